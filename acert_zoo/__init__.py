@@ -1,0 +1,1 @@
+"""acert-zoo: image classifiers with certified l-inf robustness."""

@@ -1,0 +1,1 @@
+"""Bounds on network outputs over a box of inputs: IBP, rounding-sound IBP, auto-LiRPA."""

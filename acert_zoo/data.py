@@ -1,0 +1,91 @@
+"""Data sets: what the zoo knows of each, and reading them from a folder of NumPy files or through torchvision."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from acert_zoo.errors import DatasetNotFoundError, InvalidInputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DATA_ENVIRONMENT_VARIABLE = "ACERT_ZOO_DATA"
+VALIDATION_SIZE = 5000
+
+
+def parse_float(text: str) -> float:
+    """"8.8/255" or "0.3" as the nearest float64 (training only; certification parses exactly)."""
+    numerator, _, denominator = text.partition("/")
+    return float(Fraction(numerator) / Fraction(denominator or "1"))
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """Facts of one data set. `eps_max` and `reported_eps` are l-inf radii in pixel units, written exactly."""
+
+    name: str
+    input_shape: tuple[int, int, int]  # (C, H, W)
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    eps_max: str
+    reported_eps: tuple[str, ...]
+
+    @property
+    def eps_max_value(self) -> float:
+        return parse_float(self.eps_max)
+
+
+DATASETS = {d.name: d for d in (
+    DatasetInfo("mnist", (1, 28, 28), 10, (0.1307,), (0.3081,), "0.4", ("0.1", "0.3", "0.4")),
+    DatasetInfo("cifar10", (3, 32, 32), 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), "8.8/255",
+                ("2/255", "8/255")),
+    DatasetInfo("tinyimagenet", (3, 64, 64), 200, (0.4802, 0.4481, 0.3975), (0.2764, 0.2689, 0.2816), "1/255",
+                ("1/255",)),
+)}
+
+
+def dataset_info(name: str) -> DatasetInfo:
+    """The facts of data set `name`; UnknownNameError if there is none."""
+    if name not in DATASETS:
+        raise UnknownNameError.near("data set", name, DATASETS)
+    return DATASETS[name]
+
+
+def load_split(name: str, split: str, data_root: str | os.PathLike[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(images uint8 [N, H, W, C], labels int64 [N]) of one split.
+
+    Args:
+        split: "train" (without the validation images), "val" (the held-out 5,000 training images) or "test".
+        data_root: folder holding `<name>/{train,test}_{images,labels}.npy`; by default $ACERT_ZOO_DATA.
+    """
+    info = dataset_info(name)
+    if split not in ("train", "val", "test"):
+        raise InvalidInputError(f"unknown split {split!r}; known: train, val, test")
+    root = data_root or os.environ.get(DATA_ENVIRONMENT_VARIABLE)
+    if not root:
+        raise DatasetNotFoundError(f"data set {info.name!r}: name a folder with --data-root or ${DATA_ENVIRONMENT_VARIABLE}")
+    stem = "test" if split == "test" else "train"
+    images_path = Path(root) / name / f"{stem}_images.npy"
+    if not images_path.exists():
+        raise DatasetNotFoundError(f"data set {info.name!r}: {images_path} does not exist")
+    images = np.load(images_path, mmap_mode="r", allow_pickle=False)
+    labels = np.load(images_path.with_name(f"{stem}_labels.npy"), allow_pickle=False).astype(np.int64)
+    if split == "test":
+        return images, labels
+    order = np.random.default_rng(0).permutation(len(images))
+    chosen = np.sort(order[-VALIDATION_SIZE:] if split == "val" else order[:-VALIDATION_SIZE])
+    return images[chosen], labels[chosen]
+
+
+def to_pixels(images: np.ndarray) -> Tensor:
+    """uint8 [N, H, W, C] to float32 pixels [N, C, H, W] in [0, 1]: k -> fl32(k / 255), as torchvision's ToTensor."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(torch.float32).div(255)
