@@ -42,12 +42,23 @@ class CNN(nn.Module):
     Input: raw pixels [N, C, H, W] in [0, 1]; output: logits [N, K].
     """
 
-    def __init__(self, *, input_shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float],
-                 convs: Sequence[Sequence[int]], hidden: int, batchnorm: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        input_shape: Sequence[int],
+        num_classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        convs: Sequence[Sequence[int]],
+        hidden: int,
+        batchnorm: bool = False,
+    ) -> None:
         super().__init__()
         channels, height, width = input_shape
         if len(mean) != channels or len(std) != channels:
-            raise InvalidInputError(f"mean and std need one value for each of {channels} channels, got {mean} and {std}")
+            raise InvalidInputError(
+                f"mean and std need one value for each of {channels} channels, got {mean} and {std}"
+            )
         self.input_shape = (channels, height, width)
         self.num_classes = num_classes
         _refuse_absurd_sizes(channels, height, width, convs, hidden, num_classes)
@@ -68,8 +79,9 @@ class CNN(nn.Module):
         return self.layers(x)
 
 
-def _refuse_absurd_sizes(channels: int, height: int, width: int, convs: Sequence[Sequence[int]], hidden: int,
-                         num_classes: int) -> None:
+def _refuse_absurd_sizes(
+    channels: int, height: int, width: int, convs: Sequence[Sequence[int]], hidden: int, num_classes: int
+) -> None:
     """A config file is untrusted: its sizes are checked before any memory is taken."""
     numbers = [channels, height, width, hidden, num_classes, *(v for pair in convs for v in pair)]
     if any(type(v) is not int or v < 1 for v in numbers) or any(len(pair) != 2 for pair in convs) or len(convs) > 100:
@@ -80,15 +92,33 @@ def _refuse_absurd_sizes(channels: int, height: int, width: int, convs: Sequence
         c, h, w = out, -(-h // stride), -(-w // stride)
     parameters += (c * h * w + 3) * hidden + (hidden + 1) * num_classes
     if parameters > _MAX_PARAMETERS or max(height, width) > 4096:
-        raise InvalidInputError(f"the configuration asks for {parameters:,} parameters; at most {_MAX_PARAMETERS:,} are built")
+        raise InvalidInputError(
+            f"the configuration asks for {parameters:,} parameters; at most {_MAX_PARAMETERS:,} are built"
+        )
 
 
-def cnn7(*, input_shape: Sequence[int], num_classes: int, mean: Sequence[float], std: Sequence[float],
-         width: int = 64, hidden: int = 512, second_stride: bool = False, batchnorm: bool = False) -> CNN:
+def cnn7(
+    *,
+    input_shape: Sequence[int],
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    width: int = 64,
+    hidden: int = 512,
+    second_stride: bool = False,
+    batchnorm: bool = False,
+) -> CNN:
     """CNN-7 of Shi et al. 2021 and ACERT: conv w, w, 2w/s2, 2w, 2w; fc `hidden`; fc K. `second_stride`: Tiny ImageNet."""
     convs = [(width, 1), (width, 1), (2 * width, 2), (2 * width, 1), (2 * width, 2 if second_stride else 1)]
-    return CNN(input_shape=input_shape, num_classes=num_classes, mean=mean, std=std, convs=convs, hidden=hidden,
-               batchnorm=batchnorm)
+    return CNN(
+        input_shape=input_shape,
+        num_classes=num_classes,
+        mean=mean,
+        std=std,
+        convs=convs,
+        hidden=hidden,
+        batchnorm=batchnorm,
+    )
 
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"cnn": CNN, "cnn7": cnn7}

@@ -20,7 +20,7 @@ VALIDATION_SIZE = 5000
 
 
 def parse_float(text: str) -> float:
-    """"8.8/255" or "0.3" as the nearest float64 (training only; certification parses exactly)."""
+    """ "8.8/255" or "0.3" as the nearest float64 (training only; certification parses exactly)."""
     numerator, _, denominator = text.partition("/")
     return float(Fraction(numerator) / Fraction(denominator or "1"))
 
@@ -42,13 +42,24 @@ class DatasetInfo:
         return parse_float(self.eps_max)
 
 
-DATASETS = {d.name: d for d in (
-    DatasetInfo("mnist", (1, 28, 28), 10, (0.1307,), (0.3081,), "0.4", ("0.1", "0.3", "0.4")),
-    DatasetInfo("cifar10", (3, 32, 32), 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), "8.8/255",
-                ("2/255", "8/255")),
-    DatasetInfo("tinyimagenet", (3, 64, 64), 200, (0.4802, 0.4481, 0.3975), (0.2764, 0.2689, 0.2816), "1/255",
-                ("1/255",)),
-)}
+DATASETS = {
+    d.name: d
+    for d in (
+        DatasetInfo("mnist", (1, 28, 28), 10, (0.1307,), (0.3081,), "0.4", ("0.1", "0.3", "0.4")),
+        DatasetInfo(
+            "cifar10",
+            (3, 32, 32),
+            10,
+            (0.4914, 0.4822, 0.4465),
+            (0.2470, 0.2435, 0.2616),
+            "8.8/255",
+            ("2/255", "8/255"),
+        ),
+        DatasetInfo(
+            "tinyimagenet", (3, 64, 64), 200, (0.4802, 0.4481, 0.3975), (0.2764, 0.2689, 0.2816), "1/255", ("1/255",)
+        ),
+    )
+}
 
 
 def dataset_info(name: str) -> DatasetInfo:
@@ -70,7 +81,9 @@ def load_split(name: str, split: str, data_root: str | os.PathLike[str] | None =
         raise InvalidInputError(f"unknown split {split!r}; known: train, val, test")
     root = data_root or os.environ.get(DATA_ENVIRONMENT_VARIABLE)
     if not root:
-        raise DatasetNotFoundError(f"data set {info.name!r}: name a folder with --data-root or ${DATA_ENVIRONMENT_VARIABLE}")
+        raise DatasetNotFoundError(
+            f"data set {info.name!r}: name a folder with --data-root or ${DATA_ENVIRONMENT_VARIABLE}"
+        )
     stem = "test" if split == "test" else "train"
     images_path = Path(root) / name / f"{stem}_images.npy"
     if not images_path.exists():

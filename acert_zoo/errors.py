@@ -23,8 +23,11 @@ class UnknownNameError(AcertZooError, ValueError):
         known = sorted(known)
         close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
         hint = f"; did you mean {', '.join(close)}?" if close else ""
-        return cls(f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}." if hint else
-                   f"unknown {kind} {name!r}; known: {', '.join(known)}.")
+        return cls(
+            f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}."
+            if hint
+            else f"unknown {kind} {name!r}; known: {', '.join(known)}."
+        )
 
 
 class UnsupportedLayerError(AcertZooError, NotImplementedError):

@@ -165,7 +165,9 @@ class Network:
     def __post_init__(self) -> None:
         if not self.steps or not isinstance(self.steps[-1], Linear):
             last = type(self.steps[-1]).__name__ if self.steps else "nothing"
-            raise UnsupportedLayerError(f"the network must end in a Linear layer that gives the logits; it ends in {last}")
+            raise UnsupportedLayerError(
+                f"the network must end in a Linear layer that gives the logits; it ends in {last}"
+            )
 
     @property
     def head(self) -> Linear:
@@ -188,10 +190,19 @@ class Network:
 
     def map_tensors(self, f: Any) -> Network:
         """A copy whose every tensor t is f(t)."""
-        return Network(tuple(
-            dataclasses.replace(s, **{k.name: f(getattr(s, k.name)) for k in dataclasses.fields(s)
-                                      if isinstance(getattr(s, k.name), Tensor)})
-            for s in self.steps))
+        return Network(
+            tuple(
+                dataclasses.replace(
+                    s,
+                    **{
+                        k.name: f(getattr(s, k.name))
+                        for k in dataclasses.fields(s)
+                        if isinstance(getattr(s, k.name), Tensor)
+                    },
+                )
+                for s in self.steps
+            )
+        )
 
     def detach(self) -> Network:
         """A copy without gradient (a new snapshot)."""
@@ -236,8 +247,11 @@ def _pair(value: Any) -> tuple[int, int]:
 def _flat_layers(module: torch.nn.Module, prefix: str = "") -> list[tuple[str, torch.nn.Module]]:
     if not isinstance(module, torch.nn.Sequential):
         return [(prefix, module)]
-    return [item for name, child in module.named_children()
-            for item in _flat_layers(child, f"{prefix}.{name}" if prefix else name)]
+    return [
+        item
+        for name, child in module.named_children()
+        for item in _flat_layers(child, f"{prefix}.{name}" if prefix else name)
+    ]
 
 
 def trace(model: torch.nn.Module) -> Network:
@@ -258,14 +272,27 @@ def _step(name: str, layer: torch.nn.Module, inputs: tuple[int, ...]) -> Step:
     common: dict[str, Any] = {"inputs": inputs, "name": name}
     if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
         bias = layer.bias if layer.bias is not None else layer.weight.new_zeros(layer.out_channels)
-        return Conv(weight=layer.weight, bias=bias, stride=_pair(layer.stride), padding=_pair(layer.padding),
-                    dilation=_pair(layer.dilation), groups=layer.groups, **common)
+        return Conv(
+            weight=layer.weight,
+            bias=bias,
+            stride=_pair(layer.stride),
+            padding=_pair(layer.padding),
+            dilation=_pair(layer.dilation),
+            groups=layer.groups,
+            **common,
+        )
     if isinstance(layer, nn.Linear):
         bias = layer.bias if layer.bias is not None else layer.weight.new_zeros(layer.out_features)
         return Linear(weight=layer.weight, bias=bias, **common)
     if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and layer.affine and layer.running_mean is not None:
-        return BatchNorm(gamma=layer.weight, beta=layer.bias, mean=layer.running_mean, var=layer.running_var,
-                         epsilon=layer.eps, **common)
+        return BatchNorm(
+            gamma=layer.weight,
+            beta=layer.bias,
+            mean=layer.running_mean,
+            var=layer.running_var,
+            epsilon=layer.eps,
+            **common,
+        )
     if isinstance(layer, nn.ReLU):
         return ReLU(**common)
     if isinstance(layer, nn.Flatten) and layer.start_dim == 1 and layer.end_dim == -1:
@@ -273,12 +300,19 @@ def _step(name: str, layer: torch.nn.Module, inputs: tuple[int, ...]) -> Step:
     if type(layer).__name__ == "Normalize" and hasattr(layer, "mean") and hasattr(layer, "std"):
         return Normalize(mean=layer.mean, std=layer.std, **common)
     if isinstance(layer, nn.MaxPool2d) and not layer.ceil_mode and _pair(layer.dilation) == (1, 1):
-        return MaxPool(kernel_size=_pair(layer.kernel_size), stride=_pair(layer.stride),
-                       padding=_pair(layer.padding), **common)
-    if isinstance(layer, nn.AvgPool2d) and not layer.ceil_mode and layer.count_include_pad \
-            and layer.divisor_override is None:
-        return AvgPool(kernel_size=_pair(layer.kernel_size), stride=_pair(layer.stride),
-                       padding=_pair(layer.padding), **common)
+        return MaxPool(
+            kernel_size=_pair(layer.kernel_size), stride=_pair(layer.stride), padding=_pair(layer.padding), **common
+        )
+    if (
+        isinstance(layer, nn.AvgPool2d)
+        and not layer.ceil_mode
+        and layer.count_include_pad
+        and layer.divisor_override is None
+    ):
+        return AvgPool(
+            kernel_size=_pair(layer.kernel_size), stride=_pair(layer.stride), padding=_pair(layer.padding), **common
+        )
     raise UnsupportedLayerError(
         f"layer {name!r} ({layer}) is not supported; supported: Conv2d (zero padding), Linear, BatchNorm1d/2d, ReLU, "
-        "Flatten, MaxPool2d, AvgPool2d, Normalize and nn.Sequential of these")
+        "Flatten, MaxPool2d, AvgPool2d, Normalize and nn.Sequential of these"
+    )

@@ -20,8 +20,17 @@ from acert_zoo.network import Network
 
 
 @torch.no_grad()
-def adaptive_radius(network: Network, images: Tensor, labels: Tensor, clean_margin: Tensor, eps_t: float,
-                    guess: Tensor | None = None, *, evaluations: int = 2, tolerance: float = 0.05) -> tuple[Tensor, int]:
+def adaptive_radius(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    clean_margin: Tensor,
+    eps_t: float,
+    guess: Tensor | None = None,
+    *,
+    evaluations: int = 2,
+    tolerance: float = 0.05,
+) -> tuple[Tensor, int]:
     """(eps* of every sample [N], in pixel units; number of IBP evaluations spent, summed over samples).
 
     Args:

@@ -39,8 +39,15 @@ def build_model(recipe: Recipe) -> nn.Module:
     info = data.dataset_info(recipe.dataset)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = architectures.build(recipe.arch, input_shape=info.input_shape, num_classes=info.num_classes,
-                                    mean=info.mean, std=info.std, batchnorm=True, **recipe.arch_kwargs)
+        model = architectures.build(
+            recipe.arch,
+            input_shape=info.input_shape,
+            num_classes=info.num_classes,
+            mean=info.mean,
+            std=info.std,
+            batchnorm=True,
+            **recipe.arch_kwargs,
+        )
     if recipe.initialization == "ibp":
         ibp_initialization(model, _generator(recipe.seed, 1))
     return model.to(memory_format=torch.channels_last)
@@ -67,7 +74,8 @@ class Run:
         decay = [p for p in self.model.parameters() if p.dim() > 1]
         rest = [p for p in self.model.parameters() if p.dim() <= 1]
         self.optimizer = torch.optim.Adam(
-            [{"params": decay, "weight_decay": settings.weight_decay}, {"params": rest}], lr=settings.lr)
+            [{"params": decay, "weight_decay": settings.weight_decay}, {"params": rest}], lr=settings.lr
+        )
         self.scheduler = schedules.learning_rate_schedule(self.optimizer, settings, self.total_steps)
         self.radii = torch.full((len(self.labels),), torch.nan)
         self.step = 0
@@ -78,9 +86,16 @@ class Run:
         self.decayed = decay
 
     def state(self) -> dict[str, Any]:
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-                "scheduler": self.scheduler.state_dict(), "radii": self.radii, "step": self.step, "sums": self.sums,
-                "seconds": self.seconds, "recipe": json.dumps(self.recipe.to_dict())}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "radii": self.radii,
+            "step": self.step,
+            "sums": self.sums,
+            "seconds": self.seconds,
+            "recipe": json.dumps(self.recipe.to_dict()),
+        }
 
     def save(self, name: str = "last.pt") -> None:
         part = self.folder / f".{name}.part"
@@ -101,13 +116,21 @@ class Run:
         recipe = self.recipe
         epoch, position = divmod(self.step, self.steps_per_epoch)
         order = torch.randperm(len(self.labels), generator=_generator(recipe.seed, 2, epoch))
-        index = order[position * recipe.batch_size:(position + 1) * recipe.batch_size]
+        index = order[position * recipe.batch_size : (position + 1) * recipe.batch_size]
         images = pixels(augment(self.images[index], recipe.augmentation, _generator(recipe.seed, 3, self.step)))
         settings = recipe.radius
-        fraction = schedules.radius_fraction(self.step, self.steps_per_epoch, settings.first_epochs,
-                                             settings.ramp_epochs)
-        batch = Batch(self.network, images, self.labels[index], fraction * settings.eps_max_value, fraction < 1,
-                      self.radii[index], recipe)
+        fraction = schedules.radius_fraction(
+            self.step, self.steps_per_epoch, settings.first_epochs, settings.ramp_epochs
+        )
+        batch = Batch(
+            self.network,
+            images,
+            self.labels[index],
+            fraction * settings.eps_max_value,
+            fraction < 1,
+            self.radii[index],
+            recipe,
+        )
         loss = OBJECTIVES[recipe.objective](batch)
         total = loss.total
         if recipe.optimizer.l1:
@@ -123,9 +146,13 @@ class Run:
         update_running_statistics(self.network, self.batchnorms, loss.clean)
         self.radii[index] = loss.radius
         correct = (loss.clean.logits.argmax(1) == self.labels[index]).float().mean().item()
-        for key, value in (("loss", total.item()), ("robust_loss", loss.robust.item()), ("train_accuracy", correct),
-                           ("mean_radius", loss.radius.mean().item()),
-                           ("evaluations", loss.evaluations / len(index))):
+        for key, value in (
+            ("loss", total.item()),
+            ("robust_loss", loss.robust.item()),
+            ("train_accuracy", correct),
+            ("mean_radius", loss.radius.mean().item()),
+            ("evaluations", loss.evaluations / len(index)),
+        ):
             self.sums[key] = self.sums.get(key, 0.0) + value
         self.step += 1
 
@@ -140,7 +167,7 @@ class Run:
         reported = [data.parse_float(e) for e in info.reported_eps]
         correct, certified, total = 0, np.zeros(len(grid) + len(reported)), 0
         for start in range(0, len(self.val[1]), 500):
-            images, labels = pixels(self.val[0][start:start + 500]), self.val[1][start:start + 500]
+            images, labels = pixels(self.val[0][start : start + 500]), self.val[1][start : start + 500]
             right = network(images).argmax(1) == labels
             correct += int(right.sum())
             total += len(labels)
@@ -149,13 +176,18 @@ class Run:
                 certified[k] += int((robust_margin(network, images, labels, eps) > 0).sum())
         self.model.train()
         certified = 100 * certified / total
-        grid_part = certified[:len(grid)]
+        grid_part = certified[: len(grid)]
         # trapezoid rule for the mean of min(r, eps_max) / eps_max
         acr = (100 * correct / total / 2 + grid_part[:-1].sum() + grid_part[-1] / 2) / len(grid)
-        return {"accuracy": 100 * correct / total, "acr_percent": acr,
-                **{f"certified_{e}": c for e, c in zip(info.reported_eps, certified[len(grid):], strict=True)}}
+        return {
+            "accuracy": 100 * correct / total,
+            "acr_percent": acr,
+            **{f"certified_{e}": c for e, c in zip(info.reported_eps, certified[len(grid) :], strict=True)},
+        }
 
-    def train(self, max_minutes: float | None = None, report: Callable[[dict[str, Any]], None] = lambda row: None) -> bool:
+    def train(
+        self, max_minutes: float | None = None, report: Callable[[dict[str, Any]], None] = lambda row: None
+    ) -> bool:
         """Trains to the end (True) or until `max_minutes` are over (False: resumable)."""
         self.model.train()
         began = saved = last = time.monotonic()
@@ -165,8 +197,10 @@ class Run:
             self.seconds += now - last
             last = now
             if self.step % self.steps_per_epoch == 0:
-                row: dict[str, Any] = {"epoch": self.step // self.steps_per_epoch,
-                                       "lr": self.scheduler.get_last_lr()[0]}
+                row: dict[str, Any] = {
+                    "epoch": self.step // self.steps_per_epoch,
+                    "lr": self.scheduler.get_last_lr()[0],
+                }
                 row |= {k: v / self.steps_per_epoch for k, v in self.sums.items()} | self.validate()
                 row["seconds"] = self.seconds
                 self.sums = {}

@@ -91,8 +91,15 @@ def acert(batch: Batch) -> Loss:
     folded = batch.network.fold_batchnorm(clean.statistics)
     settings = batch.recipe.radius
     eps, evaluations = adaptive_radius(
-        folded.detach(), batch.images, batch.labels, clean_margin(clean.logits.detach(), batch.labels), batch.eps_t,
-        batch.guess, evaluations=settings.evaluations, tolerance=settings.tolerance)
+        folded.detach(),
+        batch.images,
+        batch.labels,
+        clean_margin(clean.logits.detach(), batch.labels),
+        batch.eps_t,
+        batch.guess,
+        evaluations=settings.evaluations,
+        tolerance=settings.tolerance,
+    )
     return _mixed(batch, clean, folded, eps, evaluations)
 
 

@@ -14,8 +14,10 @@ def tightness(input_box: Interval, preactivations: list[Interval], tolerance: fl
     w is the mean interval half-width over batch and neurons, w_0 that of `input_box` (the normalised network input).
     """
     w_0 = (input_box.upper - input_box.lower).mean() / 2
-    terms = [torch.relu(tolerance - w_0 / ((b.upper - b.lower).mean() / 2).clamp(min=1e-12)) / tolerance
-             for b in preactivations]
+    terms = [
+        torch.relu(tolerance - w_0 / ((b.upper - b.lower).mean() / 2).clamp(min=1e-12)) / tolerance
+        for b in preactivations
+    ]
     return torch.stack(terms).mean()
 
 

@@ -28,10 +28,18 @@ def radius_fraction(step: int, steps_per_epoch: int, first_epochs: float, ramp_e
     return 1.0 if length <= 0 else ramp((step - first) / length)
 
 
-def learning_rate_schedule(optimizer: torch.optim.Optimizer, settings: Optimizer,
-                           total_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+def learning_rate_schedule(
+    optimizer: torch.optim.Optimizer, settings: Optimizer, total_steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
     """The per-step schedule that `settings.schedule` names."""
     three_phase = settings.schedule == "onecycle"
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=settings.lr, total_steps=total_steps, pct_start=settings.warmup, anneal_strategy="linear",
-        div_factor=25, final_div_factor=100, three_phase=three_phase)
+        optimizer,
+        max_lr=settings.lr,
+        total_steps=total_steps,
+        pct_start=settings.warmup,
+        anneal_strategy="linear",
+        div_factor=25,
+        final_div_factor=100,
+        three_phase=three_phase,
+    )

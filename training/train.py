@@ -9,11 +9,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import click  # noqa: E402
-import torch  # noqa: E402
+import click
+import torch
 
-from training.loop import Run  # noqa: E402
-from training.recipe import Recipe, load_recipe  # noqa: E402
+from training.loop import Run
+from training.recipe import Recipe, load_recipe
 
 
 @click.command()
