@@ -1,0 +1,64 @@
+# make demo   certify the bundled CIFAR-10 test images      make test   run the test suite
+# Both set up .venv on their first run; after that they install nothing until pyproject.toml or this file changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-stamp
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test lint format bench cards readme evaluate build clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo                certify the bundled CIFAR-10 test images"
+	@echo "make test                run the test suite"
+	@echo "make setup               create $(VENV) (the other targets do so when needed)"
+	@echo "make lint | format       ruff and mypy | let ruff rewrite the files"
+	@echo "make bench               run the benchmarks"
+	@echo "make cards | readme      render model cards and tables | rerun the commands that README shows"
+	@echo "make evaluate NAME=...   evaluate one model on its full test set"
+	@echo "make build               wheel and sdist in dist/"
+
+setup: $(STAMP)
+
+# auto-LiRPA's metadata asks for torch < 1.13, so a resolver cannot place it beside a current torch: --no-deps, and what
+# it needs at run time comes with the dev extra.
+$(STAMP): pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "acert-zoo needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps auto-LiRPA==0.3
+	@touch $@
+
+demo: setup
+	@$(BIN)/acert-zoo certify --model cifar10_kappa025
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+cards: setup
+	$(BIN)/python training/cards.py
+
+readme: setup
+	$(BIN)/python scripts/readme_outputs.py
+
+evaluate: setup
+	@test -n "$(NAME)" || { echo "name a model: make evaluate NAME=cifar10_kappa025" >&2; exit 2; }
+	$(BIN)/python training/evaluate.py --model $(NAME)
+
+build: setup
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .mypy_cache .hypothesis
