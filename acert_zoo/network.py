@@ -10,7 +10,7 @@ A `Network` is a snapshot: steps cache |W|. After the weights change, trace or f
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -37,6 +37,10 @@ class Monotone(Step):
     """A step that is non-decreasing in every input: its interval bound is the step applied to both ends."""
 
 
+class Selection(Monotone):
+    """A monotone step whose every output is an entry of its inputs, or 0: floating point commits no rounding error."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Normalize(Monotone):
     """(x - mean) / std per channel, in that order; mean, std of shape [C], std > 0."""
@@ -50,19 +54,49 @@ class Normalize(Monotone):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ReLU(Monotone):
+class ReLU(Selection):
     def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return torch.relu(x)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Flatten(Monotone):
+class Flatten(Selection):
     def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return x.flatten(1)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class MaxPool(Monotone):
+class Reshape(Selection):
+    """Each sample to `shape` (no batch axis in it; the batch axis stays first)."""
+
+    shape: tuple[int, ...]
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.reshape(x.shape[0], *self.shape)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Permute(Selection):
+    """Axes reordered as by `Tensor.permute(dims)`; dims[0] = 0, the batch axis stays first."""
+
+    dims: tuple[int, ...]
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.permute(self.dims)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Concat(Selection):
+    """Values joined along `dim` >= 1."""
+
+    dim: int
+
+    def __call__(self, *values: Tensor) -> Tensor:
+        return torch.cat(values, dim=self.dim)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MaxPool(Selection):
     kernel_size: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int] = (0, 0)
@@ -240,79 +274,8 @@ class Network:
         return Network(tuple(out))
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+def trace(model: torch.nn.Module, input_shape: Sequence[int] | None = None) -> Network:
+    """The `Network` of a torch module, with its live parameters; see `acert_zoo.tracing.trace`."""
+    from acert_zoo.tracing import trace as trace_module
 
-
-def _flat_layers(module: torch.nn.Module, prefix: str = "") -> list[tuple[str, torch.nn.Module]]:
-    if not isinstance(module, torch.nn.Sequential):
-        return [(prefix, module)]
-    return [
-        item
-        for name, child in module.named_children()
-        for item in _flat_layers(child, f"{prefix}.{name}" if prefix else name)
-    ]
-
-
-def trace(model: torch.nn.Module) -> Network:
-    """The `Network` of a zoo model (its `layers`) or of an `nn.Sequential`.
-
-    Raises:
-        UnsupportedLayerError: naming the first layer that no bound here covers.
-    """
-    root = getattr(model, "layers", model)
-    steps: list[Step] = []
-    for name, layer in _flat_layers(root):
-        steps.append(_step(name, layer, (len(steps),)))
-    return Network(tuple(steps))
-
-
-def _step(name: str, layer: torch.nn.Module, inputs: tuple[int, ...]) -> Step:
-    nn = torch.nn
-    common: dict[str, Any] = {"inputs": inputs, "name": name}
-    if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
-        bias = layer.bias if layer.bias is not None else layer.weight.new_zeros(layer.out_channels)
-        return Conv(
-            weight=layer.weight,
-            bias=bias,
-            stride=_pair(layer.stride),
-            padding=_pair(layer.padding),
-            dilation=_pair(layer.dilation),
-            groups=layer.groups,
-            **common,
-        )
-    if isinstance(layer, nn.Linear):
-        bias = layer.bias if layer.bias is not None else layer.weight.new_zeros(layer.out_features)
-        return Linear(weight=layer.weight, bias=bias, **common)
-    if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and layer.affine and layer.running_mean is not None:
-        return BatchNorm(
-            gamma=layer.weight,
-            beta=layer.bias,
-            mean=layer.running_mean,
-            var=layer.running_var,
-            epsilon=layer.eps,
-            **common,
-        )
-    if isinstance(layer, nn.ReLU):
-        return ReLU(**common)
-    if isinstance(layer, nn.Flatten) and layer.start_dim == 1 and layer.end_dim == -1:
-        return Flatten(**common)
-    if type(layer).__name__ == "Normalize" and hasattr(layer, "mean") and hasattr(layer, "std"):
-        return Normalize(mean=layer.mean, std=layer.std, **common)
-    if isinstance(layer, nn.MaxPool2d) and not layer.ceil_mode and _pair(layer.dilation) == (1, 1):
-        return MaxPool(
-            kernel_size=_pair(layer.kernel_size), stride=_pair(layer.stride), padding=_pair(layer.padding), **common
-        )
-    if (
-        isinstance(layer, nn.AvgPool2d)
-        and not layer.ceil_mode
-        and layer.count_include_pad
-        and layer.divisor_override is None
-    ):
-        return AvgPool(
-            kernel_size=_pair(layer.kernel_size), stride=_pair(layer.stride), padding=_pair(layer.padding), **common
-        )
-    raise UnsupportedLayerError(
-        f"layer {name!r} ({layer}) is not supported; supported: Conv2d (zero padding), Linear, BatchNorm1d/2d, ReLU, "
-        "Flatten, MaxPool2d, AvgPool2d, Normalize and nn.Sequential of these"
-    )
+    return trace_module(model, input_shape)
