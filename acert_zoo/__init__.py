@@ -1,1 +1,91 @@
-"""acert-zoo: image classifiers with certified l-inf robustness."""
+"""acert-zoo: image classifiers with certified l-inf robustness.
+
+Names are imported when first used: `import acert_zoo` costs nothing, and listing models needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from acert_zoo._version import __version__
+
+if TYPE_CHECKING:
+    from acert_zoo.adversary import attack
+    from acert_zoo.cascade import Cascade
+    from acert_zoo.certificates import Certificates
+    from acert_zoo.certification import certify
+    from acert_zoo.errors import (
+        AcertZooError,
+        CertificateFileError,
+        DatasetNotFoundError,
+        DownloadError,
+        InvalidInputError,
+        MissingDependencyError,
+        UnknownNameError,
+        UnsoundSettingError,
+        UnsupportedLayerError,
+        WeightsError,
+    )
+    from acert_zoo.model import AcertModel, load_model
+    from acert_zoo.registry import ModelInfo, list_models, model_info
+    from acert_zoo.samples import sample_data
+
+_HOMES = {
+    "adversary": ("attack",),
+    "cascade": ("Cascade",),
+    "certificates": ("Certificates",),
+    "certification": ("certify",),
+    "errors": (
+        "AcertZooError",
+        "CertificateFileError",
+        "DatasetNotFoundError",
+        "DownloadError",
+        "InvalidInputError",
+        "MissingDependencyError",
+        "UnknownNameError",
+        "UnsoundSettingError",
+        "UnsupportedLayerError",
+        "WeightsError",
+    ),
+    "model": ("AcertModel", "load_model"),
+    "registry": ("ModelInfo", "list_models", "model_info"),
+    "samples": ("sample_data",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AcertModel",
+    "AcertZooError",
+    "Cascade",
+    "CertificateFileError",
+    "Certificates",
+    "DatasetNotFoundError",
+    "DownloadError",
+    "InvalidInputError",
+    "MissingDependencyError",
+    "ModelInfo",
+    "UnknownNameError",
+    "UnsoundSettingError",
+    "UnsupportedLayerError",
+    "WeightsError",
+    "__version__",
+    "attack",
+    "certify",
+    "list_models",
+    "load_model",
+    "model_info",
+    "sample_data",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -69,6 +70,13 @@ def dataset_info(name: str) -> DatasetInfo:
     return DATASETS[name]
 
 
+def _root(name: str, data_root: str | os.PathLike[str] | None) -> Path:
+    root = data_root or os.environ.get(DATA_ENVIRONMENT_VARIABLE)
+    if not root:
+        raise DatasetNotFoundError(f"data set {name!r}: name a folder with --data-root or ${DATA_ENVIRONMENT_VARIABLE}")
+    return Path(root)
+
+
 def load_split(name: str, split: str, data_root: str | os.PathLike[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """(images uint8 [N, H, W, C], labels int64 [N]) of one split.
 
@@ -79,13 +87,9 @@ def load_split(name: str, split: str, data_root: str | os.PathLike[str] | None =
     info = dataset_info(name)
     if split not in ("train", "val", "test"):
         raise InvalidInputError(f"unknown split {split!r}; known: train, val, test")
-    root = data_root or os.environ.get(DATA_ENVIRONMENT_VARIABLE)
-    if not root:
-        raise DatasetNotFoundError(
-            f"data set {info.name!r}: name a folder with --data-root or ${DATA_ENVIRONMENT_VARIABLE}"
-        )
+    root = _root(name, data_root)
     stem = "test" if split == "test" else "train"
-    images_path = Path(root) / name / f"{stem}_images.npy"
+    images_path = root / name / f"{stem}_images.npy"
     if not images_path.exists():
         raise DatasetNotFoundError(f"data set {info.name!r}: {images_path} does not exist")
     images = np.load(images_path, mmap_mode="r", allow_pickle=False)
@@ -95,6 +99,17 @@ def load_split(name: str, split: str, data_root: str | os.PathLike[str] | None =
     order = np.random.default_rng(0).permutation(len(images))
     chosen = np.sort(order[-VALIDATION_SIZE:] if split == "val" else order[:-VALIDATION_SIZE])
     return images[chosen], labels[chosen]
+
+
+def read_meta(name: str, data_root: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """The data set's meta.json (`classes`, `test_inexact`, ...); empty where the folder has none."""
+    path = _root(name, data_root) / name / "meta.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def inexact_test_images(name: str, data_root: str | os.PathLike[str] | None = None) -> list[int]:
+    """Indices of test images whose pixels, in this copy of the data set, are not exactly the original ones."""
+    return [int(i) for i in read_meta(name, data_root).get("test_inexact", [])]
 
 
 def to_pixels(images: np.ndarray) -> Tensor:

@@ -42,6 +42,10 @@ class WeightsError(AcertZooError, RuntimeError):
     """A weights file is missing, altered, truncated or not of the architecture it claims."""
 
 
+class DownloadError(WeightsError):
+    """The Hugging Face Hub cannot be reached, refuses, or has no such file; the message gives a remedy."""
+
+
 class CertificateFileError(AcertZooError, ValueError):
     """A certificate file cannot be read as one."""
 

@@ -1,0 +1,171 @@
+"""One file of a Hub repository, through huggingface_hub's own cache: the only place that speaks to the network.
+
+huggingface_hub keeps its usual promises (HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE, proxies, tokens, an atomic cache shared
+by processes, continuing a connection that broke). Added here: answers of 429 and 5xx and broken transfers are tried
+again with growing pauses wherever the client gives up at once, and each failure becomes one error that says what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from acert_zoo.errors import DownloadError, InvalidInputError, MissingDependencyError
+
+ATTEMPTS = 4
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def check_repo_id(repo_id: str) -> str:
+    """`repo_id` itself where it has the form owner/name."""
+    if not isinstance(repo_id, str) or not _REPO.fullmatch(repo_id) or ".." in repo_id or "--" in repo_id:
+        raise InvalidInputError(f"Hub repository {repo_id!r}: owner/name is meant")
+    return repo_id
+
+
+def download(
+    repo_id: str,
+    filename: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+    token: str | bool | None = None,
+) -> Path:
+    """The path in huggingface_hub's cache of one file, downloaded first where it is not there.
+
+    A commit id as revision that is in the cache costs no request.
+
+    Raises:
+        DownloadError: it can neither be found in the cache nor downloaded; the message gives the reason and a remedy.
+        MissingDependencyError: huggingface_hub is not installed.
+    """
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise MissingDependencyError(
+            "models on the Hugging Face Hub need huggingface_hub: pip install huggingface_hub"
+        ) from error
+    check_repo_id(repo_id)
+    options: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "token": token}
+    what = f"{repo_id}@{revision or 'main'}: {filename}"
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with _one_error(what, repo_id):
+                path = hf_hub_download(
+                    repo_id,
+                    filename,
+                    local_files_only=local_files_only,
+                    force_download=force_download,
+                    library_name="acert-zoo",
+                    **options,
+                )
+            break
+        except _TryAgain as failure:
+            if attempt == ATTEMPTS:
+                raise DownloadError(f"{failure} ({ATTEMPTS} attempts)") from failure.__cause__
+            time.sleep(min(2**attempt / 2, 8))
+    return _inside_cache(Path(path), cache_dir)
+
+
+class _TryAgain(Exception):
+    """A failure that may pass."""
+
+
+@contextmanager
+def _one_error(what: str, repo_id: str) -> Iterator[None]:
+    """Turns the client's many errors into DownloadError, or _TryAgain where another attempt may help."""
+    from huggingface_hub import errors as hub
+
+    try:
+        yield
+    except hub.GatedRepoError as error:
+        raise DownloadError(
+            f"{what}: access is gated: ask for it on the repository's page, then log in (hf auth login, or token=...)"
+        ) from error
+    except hub.RepositoryNotFoundError as error:
+        raise DownloadError(
+            f"{what}: the Hub has no such repository, or it is private: check the name, or log in (hf auth login)"
+        ) from error
+    except hub.RevisionNotFoundError as error:
+        raise DownloadError(f"{what}: the repository has no such revision") from error
+    except hub.LocalEntryNotFoundError as error:
+        raise _absent(what, error) from error
+    except hub.EntryNotFoundError as error:
+        raise FileNotInRepositoryError(f"{what}: the repository has no such file") from error
+    except hub.HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", 0)
+        if status in (401, 403):
+            raise DownloadError(f"{what}: the Hub refuses access ({status}): log in, or pass token=...") from error
+        if status in (408, 429) or status >= 500:
+            raise _TryAgain(f"{what}: the Hub answered {status}; try again later") from error
+        raise DownloadError(f"{what}: the Hub answered {status}") from error
+    except hub.OfflineModeIsEnabled as error:
+        raise DownloadError(f"{what}: not in the local cache, and HF_HUB_OFFLINE forbids to download it") from error
+    except OSError as error:
+        raise _of_disk_or_network(what, error) from error
+    except ValueError as error:
+        raise DownloadError(f"{what}: {error}") from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "requests", "urllib3"):
+            raise
+        raise _TryAgain(f"{what}: the connection failed ({error or type(error).__name__})") from error
+
+
+class FileNotInRepositoryError(DownloadError):
+    """The repository exists and answers, but has no file of that name."""
+
+
+def _absent(what: str, error: Exception) -> Exception:
+    """The error for "not in the cache and not downloadable", by its cause."""
+    cause = error.__cause__
+    if cause is None:
+        return DownloadError(f"{what}: not in the local cache, and downloading was switched off (local_files_only)")
+    if type(cause).__name__ == "OfflineModeIsEnabled":
+        return DownloadError(f"{what}: not in the local cache, and HF_HUB_OFFLINE forbids to download it")
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    if status in (401, 403):
+        return DownloadError(f"{what}: the Hub refuses access ({status}): log in (hf auth login), or pass token=...")
+    if status is not None:  # 429 and 5xx: the client has already tried again, six times with growing pauses
+        return DownloadError(f"{what}: not in the local cache, and the Hub answered {status}; try again later")
+    return DownloadError(
+        f"{what}: not in the local cache, and the Hub cannot be reached ({cause}): check the connection, the proxy "
+        "and HF_ENDPOINT"
+    )
+
+
+def _of_disk_or_network(what: str, error: OSError) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DownloadError(f"{what}: the disk is full; free some space or pass cache_dir=... (nothing was kept)")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        return DownloadError(
+            f"{what}: the cache folder cannot be written ({error}): pass cache_dir=... or set HF_HOME to another folder"
+        )
+    return _TryAgain(f"{what}: the transfer broke off ({error})")
+
+
+def commit_of(path: Path) -> str | None:
+    """The commit id of a cached file: the cache keeps it as snapshots/COMMIT/FILE."""
+    return path.parent.name if path.parent.parent.name == "snapshots" and _COMMIT.fullmatch(path.parent.name) else None
+
+
+def _inside_cache(path: Path, cache_dir: str | os.PathLike[str] | None) -> Path:
+    """`path`, if it leads to a plain file inside the cache: a planted link to elsewhere is not followed."""
+    from huggingface_hub import constants
+
+    roots = [Path(cache_dir or constants.HF_HUB_CACHE).expanduser().resolve(), Path(constants.HF_HOME).resolve()]
+    real = path.resolve()
+    if not any(real.is_relative_to(root) for root in roots):
+        raise DownloadError(f"{path} leads out of the cache, to {real}; it is not read. Delete it and load again.")
+    if not stat.S_ISREG(os.stat(real).st_mode):
+        raise DownloadError(f"{path} is not a plain file; it is not read. Delete it and load again.")
+    return path

@@ -1,0 +1,132 @@
+"""Weights as bytes: checked against size and digest, then parsed as safetensors, never unpickled.
+
+The whole file is read once, and the bytes that were hashed are the bytes that are parsed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from acert_zoo._files import write_atomically
+from acert_zoo.errors import InvalidInputError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_BYTES = 2 * 2**30
+_MAX_HEADER = 16 * 2**20
+_PICKLE_MARKS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def read_verified(
+    path: str | os.PathLike[str], sha256: str | None, size: int | None = None, *, limit: int = MAX_BYTES
+) -> bytes:
+    """The content of `path`, once its size and full sha256 are those expected (None: not checked).
+
+    Raises:
+        WeightsError: missing, unreadable, too large, truncated or altered. The file is left where it is.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device would block or never end
+            raise WeightsError(f"{path} is not a plain file")
+        actual = status.st_size
+        if size is not None and actual != size:
+            raise WeightsError(
+                f"{path} has {actual:,} bytes instead of {size:,}: it is truncated or altered (it was left where it is)"
+            )
+        if actual > limit:
+            raise WeightsError(f"{path} has {actual:,} bytes; at most {limit:,} are read")
+        with open(path, "rb") as file:
+            content = file.read(actual + 1)
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and digest != sha256:
+        raise WeightsError(
+            f"{path} is not the expected file: its sha256 is {digest} instead of {sha256} (it was left where it is)"
+        )
+    return content
+
+
+def read_header(content: bytes, name: str) -> dict[str, Any]:
+    """The JSON header of a safetensors file; WeightsError where `content` (of the file `name`) is none."""
+    if content.startswith(_PICKLE_MARKS):
+        raise WeightsError(f"{name} is a pickle or a zip archive, not a safetensors file; it was not loaded")
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 10 or length > min(len(content) - 8, _MAX_HEADER):
+        raise WeightsError(f"{name} is not a safetensors file: its header claims {length:,} of {len(content):,} bytes")
+    try:
+        header = json.loads(content[8 : 8 + length].decode())
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{name} is not a safetensors file: its header is not JSON ({error})") from None
+    if not isinstance(header, dict):
+        raise WeightsError(f"{name} is not a safetensors file: its header is not a JSON object")
+    return header
+
+
+def read_metadata(content: bytes, name: str) -> dict[str, str]:
+    """The metadata of a safetensors file (strings only)."""
+    metadata = read_header(content, name).get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise WeightsError(f"{name}: the metadata of a safetensors file maps names to strings")
+    return metadata
+
+
+def read_tensors(content: bytes, name: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        WeightsError: not a safetensors file, tensors that overlap, lie outside the file or hold infinities or NaN.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    read_header(content, name)
+    try:
+        tensors: dict[str, Tensor] = load(content)
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise WeightsError(f"{name} is not a valid safetensors file: {error}") from error
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"{name}: tensor {key!r} is not finite")
+    return tensors
+
+
+def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """A safetensors file of float32 tensors: the same tensors and metadata always give the same bytes.
+
+    Raises:
+        InvalidInputError: a tensor that is not float32 or not finite.
+    """
+    import torch
+
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    parts, offset = [], 0
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().to("cpu")
+        if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
+            raise InvalidInputError(f"tensor {name!r} ({tensor.dtype}) is not finite float32, as published weights are")
+        part = tensor.contiguous().numpy().astype("<f4", copy=False).tobytes()
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [offset, offset + len(part)]}
+        parts.append(part)
+        offset += len(part)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+
+
+def write_safetensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> tuple[str, int]:
+    """Writes float32 tensors to `path` atomically and deterministically; returns (sha256, size) for the registry."""
+    content = serialize(tensors, metadata)
+    write_atomically(Path(path), content)
+    return hashlib.sha256(content).hexdigest(), len(content)
