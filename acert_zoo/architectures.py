@@ -121,7 +121,115 @@ def cnn7(
     )
 
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"cnn": CNN, "cnn7": cnn7}
+class Residual(nn.Module):
+    """ReLU(conv-BN-ReLU-conv-BN(x) + shortcut(x)); the shortcut is the identity, or a 1x1 conv-BN where sizes change.
+
+    `channels` in, `width` out, 3x3 convolutions, the first (and the shortcut) with `stride`. Submodules are registered
+    in the order in which they run.
+    """
+
+    def __init__(self, channels: int, width: int, stride: int, batchnorm: bool) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.Conv2d(channels, width, 3, stride=stride, padding=1),
+            *([nn.BatchNorm2d(width)] if batchnorm else []),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            *([nn.BatchNorm2d(width)] if batchnorm else []),
+        )
+        self.shortcut = nn.Sequential()
+        if stride != 1 or channels != width:
+            self.shortcut.append(nn.Conv2d(channels, width, 1, stride=stride))
+            if batchnorm:
+                self.shortcut.append(nn.BatchNorm2d(width))
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.main(x) + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """A small residual network (He et al. 2016, arXiv 1512.03385): the accurate last stage of a cascade.
+
+    3x3 convolution, residual blocks, mean over all positions, linear head.
+
+    Args:
+        input_shape: (C, H, W) of the images.
+        num_classes: number of logits K.
+        mean, std: per-channel normalisation constants, length C.
+        stem: width of the first convolution.
+        blocks: one (width, stride) pair for each residual block of two 3x3 convolutions.
+        stem_stride: stride of the first convolution.
+        batchnorm: whether BatchNorm follows each convolution (training) or is folded into it (deployed).
+
+    Input: raw pixels [N, C, H, W] in [0, 1]; output: logits [N, K].
+    """
+
+    def __init__(
+        self,
+        *,
+        input_shape: Sequence[int],
+        num_classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        stem: int,
+        blocks: Sequence[Sequence[int]],
+        stem_stride: int = 1,
+        batchnorm: bool = False,
+    ) -> None:
+        super().__init__()
+        channels, height, width = input_shape
+        if len(mean) != channels or len(std) != channels:
+            raise InvalidInputError(
+                f"mean and std need one value for each of {channels} channels, got {mean} and {std}"
+            )
+        _refuse_absurd_resnet(channels, height, width, stem, stem_stride, blocks, num_classes)
+        self.input_shape = (channels, height, width)
+        self.num_classes = num_classes
+        layers: list[nn.Module] = [Normalize(mean, std), nn.Conv2d(channels, stem, 3, stride=stem_stride, padding=1)]
+        if batchnorm:
+            layers.append(nn.BatchNorm2d(stem))
+        layers.append(nn.ReLU())
+        channels, height, width = stem, -(-height // stem_stride), -(-width // stem_stride)
+        for out, stride in blocks:
+            layers.append(Residual(channels, out, stride, batchnorm))
+            channels, height, width = out, -(-height // stride), -(-width // stride)
+        layers += [nn.AvgPool2d((height, width)), nn.Flatten(), nn.Linear(channels, num_classes)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def _refuse_absurd_resnet(
+    channels: int,
+    height: int,
+    width: int,
+    stem: int,
+    stem_stride: int,
+    blocks: Sequence[Sequence[int]],
+    num_classes: int,
+) -> None:
+    """As `_refuse_absurd_sizes`, for `ResNet`."""
+    numbers = [channels, height, width, stem, stem_stride, num_classes, *(v for pair in blocks for v in pair)]
+    if (
+        any(type(v) is not int or v < 1 for v in numbers)
+        or any(len(pair) != 2 for pair in blocks)
+        or not 0 < len(blocks) <= 100
+    ):
+        raise InvalidInputError("architecture sizes must be positive integers, blocks a list of [width, stride] pairs")
+    parameters, c = stem * (9 * channels + 3), stem
+    for out, _ in blocks:
+        parameters += out * (9 * c + 9 * out + c + 9)
+        c = out
+    parameters += (c + 1) * num_classes
+    if parameters > _MAX_PARAMETERS or max(height, width) > 4096:
+        raise InvalidInputError(
+            f"the configuration asks for {parameters:,} parameters; at most {_MAX_PARAMETERS:,} are built"
+        )
+
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"cnn": CNN, "cnn7": cnn7, "resnet": ResNet}
 
 
 def build(arch: str, **kwargs: Any) -> nn.Module:

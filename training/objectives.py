@@ -112,9 +112,9 @@ def ibp(batch: Batch) -> Loss:
 
 
 def standard(batch: Batch) -> Loss:
-    """Cross-entropy of the clean logits alone."""
+    """Cross-entropy of the clean logits alone, with the recipe's label smoothing."""
     clean = clean_pass(batch.network, batch.images)
-    natural = F.cross_entropy(clean.logits, batch.labels)
+    natural = F.cross_entropy(clean.logits, batch.labels, label_smoothing=batch.recipe.label_smoothing)
     return Loss(natural, clean, natural.detach(), torch.zeros_like(clean.logits[:, 0].detach()))
 
 

@@ -17,7 +17,7 @@ RECIPES = Path(__file__).with_name("recipes")
 
 @dataclass(frozen=True)
 class Optimizer:
-    name: str = "adam"
+    name: str = "adam"  # adam, or sgd with Nesterov momentum
     lr: float = 2e-3
     weight_decay: float = 0.0
     schedule: str = "onecycle"  # onecycle: three-phase, as the paper; linear: warm up, then straight down to 0
@@ -64,6 +64,7 @@ class Recipe:
     epochs: int = 16
     batch_size: int = 128
     seed: int = 0
+    label_smoothing: float = 0.0  # of the standard objective
     initialization: str = "ibp"  # ibp: normal(0, sqrt(2 pi) / fan_in); torch: the framework's default
     optimizer: Optimizer = field(default_factory=Optimizer)
     radius: Radius = field(default_factory=Radius)
