@@ -1,0 +1,323 @@
+"""The text of one model card, from the registry's record and the stored evaluation: nothing in it is typed by hand.
+
+Figures are rounded down, never to nearest: a card states no more than was measured or proved.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from acert_zoo.records import Metric, ModelInfo
+from training.evaluation import exact_radius, floor_text
+from training.figures import PRETTY
+from training.tradeoff import picture
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What a card says of a data set. `hub_id` is its id on the Hugging Face Hub."""
+
+    hub_id: str
+    about: str
+    terms: str
+    bibtex: str
+
+
+DATASETS = {
+    "cifar10": DatasetFacts(
+        "uoft-cs/cifar10",
+        "CIFAR-10: 32x32 colour photographs of ten classes of animals and vehicles",
+        "CIFAR-10 has no stated licence; its authors ask for a citation (Krizhevsky 2009)",
+        "@techreport{krizhevsky2009learning,\n  title={Learning multiple layers of features from tiny images},\n"
+        "  author={Krizhevsky, Alex},\n  institution={University of Toronto},\n  year={2009}\n}",
+    ),
+    "mnist": DatasetFacts(
+        "ylecun/mnist",
+        "MNIST: 28x28 grey images of handwritten digits",
+        "MNIST is distributed under CC BY-SA 3.0",
+        "@article{lecun1998gradient,\n  title={Gradient-based learning applied to document recognition},\n"
+        "  author={LeCun, Yann and Bottou, L{\\'e}on and Bengio, Yoshua and Haffner, Patrick},\n"
+        "  journal={Proceedings of the IEEE},\n  volume={86},\n  number={11},\n  pages={2278--2324},\n  year={1998}\n}",
+    ),
+    "tinyimagenet": DatasetFacts(
+        "zh-plus/tiny-imagenet",
+        "Tiny ImageNet: 64x64 colour photographs of 200 ImageNet classes",
+        "Tiny ImageNet is under ImageNet's terms: non-commercial research and education",
+        "@article{le2015tiny,\n  title={Tiny {ImageNet} visual recognition challenge},\n"
+        "  author={Le, Ya and Yang, Xuan},\n  journal={CS 231N},\n  year={2015}\n}",
+    ),
+}
+
+PAPER_BIBTEX = """@inproceedings{nurlanov2024adaptive,
+  title={Adaptive Certified Training: Towards Better Accuracy-Robustness Tradeoffs},
+  author={Nurlanov, Zhakshylyk and Schmidt, Frank R. and Bernard, Florian},
+  booktitle={Machine Learning and Knowledge Discovery in Databases (ECML PKDD)},
+  year={2024},
+  note={arXiv:2307.13078}
+}"""
+
+METHOD_TEXT = {
+    "acert": "ACERT (adaptive certified training, arXiv 2307.13078)",
+    "ibp": "IBP (interval bound propagation at one radius for all images, arXiv 1810.12715, kappa-mixed loss)",
+    "crown-ibp": "CROWN-IBP (arXiv 1906.06316)",
+    "sabr": "SABR (arXiv 2210.04871)",
+    "standard": "standard training (no certified loss)",
+    "cascade": "a certified cascade of zoo models (no training of its own)",
+}
+
+SHORT_METHOD = {
+    "acert": "ACERT", "ibp": "IBP", "crown-ibp": "CROWN-IBP", "sabr": "SABR", "standard": "standard",
+}  # fmt: skip
+
+ROUNDING_TEXT = {
+    "real-sound": "`real-sound`: the bound is computed in float64 with every rounding error accounted for outward, so "
+    "each radius is a proof about this network in real arithmetic with exactly the stored weights. It is not a claim "
+    "about every float32 program that runs them (`rounding=\"float32-deployed\"` proves that one too, on the CPU).",
+    "float32-deployed": "`float32-deployed`: every rounding error of the bound and of the float32 program itself is "
+    "accounted for, so each radius is a proof about the network as it runs in float32 on a CPU.",
+    "float32": "`float32`: rounding errors of the bound are not accounted for.",
+}  # fmt: skip
+
+
+def paragraph(text: str) -> str:
+    """One paragraph, wrapped."""
+    return textwrap.fill(" ".join(text.split()), 116, break_long_words=False, break_on_hyphens=False)
+
+
+def percent(metric: Metric | None) -> str:
+    return "-" if metric is None else floor_text(metric.value, 2)
+
+
+def certified(info: ModelInfo) -> list[Metric]:
+    """Certified accuracies on the test set, smallest eps first."""
+    found = [m for m in info.metrics if m.metric == "certified_accuracy" and m.split == "test"]
+    return sorted(found, key=lambda m: exact_radius(m.eps or "0"))
+
+
+def metric_label(metric: Metric) -> str:
+    return {
+        "accuracy": "natural accuracy, %",
+        "acr": "average certified radius (ACR), pixel units",
+        "acr_percent": f"ACR, % of {metric.eps} (radii capped there)",
+        "certified_accuracy": f"certified accuracy at {metric.eps}, %",
+    }[metric.metric]
+
+
+def metadata(info: ModelInfo) -> ModelCardData:
+    """The card's YAML, validated by huggingface_hub."""
+    facts = DATASETS[str(info.dataset)]
+    tags = ["certified-robustness", "adversarial-robustness", "interval-bound-propagation", "acert-zoo", "safetensors"]
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            task_name="Image classification",
+            dataset_type=facts.hub_id,
+            dataset_name=PRETTY[str(info.dataset)],
+            dataset_split=m.split,
+            metric_type=m.metric,
+            metric_name=metric_label(m),
+            metric_value=m.value,
+            metric_args={
+                key: value
+                for key, value in {
+                    "eps": m.eps, "norm": "linf", "method": m.method, "rounding": m.rounding, "n": m.n, "unit": m.unit,
+                }.items()
+                if value is not None
+            },
+        )
+        for m in info.metrics
+    ]  # fmt: skip
+    return ModelCardData(
+        license=str(info.license).lower(),
+        library_name="acert-zoo",
+        pipeline_tag="image-classification",
+        datasets=[facts.hub_id],
+        metrics=["accuracy"],
+        tags=tags,
+        model_name=info.name,
+        eval_results=results,
+    )
+
+
+def duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
+def recipe_toml(recipe: Mapping[str, Any]) -> str:
+    """The resolved recipe as TOML: training/train.py --recipe FILE.toml takes it."""
+    plain = {k: v for k, v in recipe.items() if not isinstance(v, Mapping)}
+    tables = {k: v for k, v in recipe.items() if isinstance(v, Mapping)}
+    lines = [f"{k} = {json.dumps(v)}" for k, v in plain.items()]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *(f"{k} = {json.dumps(v)}" for k, v in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def results_table(info: ModelInfo) -> str:
+    rows = ["| | value | test images | bound | rounding |", "|---|---:|---:|---|---|"]
+    for m in info.metrics:
+        value = floor_text(m.value, 6 if m.unit == "pixel" else 2)
+        bound = m.method.upper() if m.method else "-"
+        rows.append(f"| {metric_label(m)} | {value} | {m.n:,} | {bound} | {m.rounding or '-'} |")
+    return "\n".join(rows)
+
+
+def cost(info: ModelInfo) -> str:
+    training = info.training
+    if not training.get("seconds"):
+        return "Not recorded."
+    threads = training.get("threads")
+    device = {"cuda": "one GPU"}.get(str(training.get("device", "cpu")).split(":")[0], "a CPU")
+    on = f" on {threads} thread{'s' if threads != 1 else ''} of {device}" if threads else f" on {device}"
+    if device != "a CPU":
+        on = f" on {device}"
+    epochs = f", {training['epochs']} epochs" if training.get("epochs") else ""
+    return f"{duration(training['seconds'])}{on}{epochs}."
+
+
+def training_data(info: ModelInfo) -> str:
+    if info.kind == "cascade":
+        return "Members and gates were chosen on the validation split; the test set was read once, for the table above."
+    return (
+        f"{DATASETS[str(info.dataset)].about}. The official training set without 5,000 images held out for validation; "
+        "every choice was made on those. The test set was read once, for the table above."
+    )
+
+
+def test_set_note(evaluation: Mapping[str, Any] | None) -> str:
+    inexact = (evaluation or {}).get("test_inexact", [])
+    if not inexact:
+        return ""
+    return "\n%s\n" % paragraph(
+        f"{len(inexact)} of these test images are JPEG approximations of the originals in the copy of the data set that "
+        "was used (labels and positions are right)."
+    )
+
+
+def cascade_section(members: Sequence[Mapping[str, Any]], gates: Sequence[Any]) -> str:
+    rows = ["| stage | member | answers where |", "|---:|---|---|"]
+    for i, member in enumerate(members):
+        rule = f"its own prediction is proved at radius {gates[i]}" if i < len(gates) else "no earlier stage did"
+        rows.append(f"| {i + 1} | `{member['name']}` | {rule} |")
+    return "\n## Stages\n\n" + "\n".join(rows) + "\n"
+
+
+def render(
+    info: ModelInfo,
+    *,
+    evaluation: Mapping[str, Any] | None = None,
+    versions: Sequence[ModelInfo] = (),
+    figure: str | None = None,
+    figure_form: str = "svg",
+    repo_id: str | None = None,
+    cascade: Mapping[str, Any] | None = None,
+) -> str:
+    """The whole card of one model.
+
+    Args:
+        evaluation: the stored evaluation's document.
+        versions: all registered versions of the name.
+        figure: path prefix of the figure in which this model is marked, relative to the card.
+        repo_id: Hub repository that the card describes.
+        cascade: the cascade file's document (members, gates).
+    """
+    name, dataset = info.name, str(info.dataset)
+    facts, pretty = DATASETS[dataset], PRETTY[dataset]
+    accuracy, acr = info.metric("accuracy"), info.metric("acr_percent")
+    best = certified(info)
+    headline = f"{percent(accuracy)} % natural accuracy"
+    if acr is not None:
+        headline += f", ACR {percent(acr)} % of {acr.eps}"
+    if best:
+        headline += ", certified accuracy " + " and ".join(f"{percent(m)} % at {m.eps}" for m in best)
+    kappa = "" if info.kappa is None else f", kappa {info.kappa:g}"
+    what = f"{METHOD_TEXT.get(str(info.method), str(info.method))}{kappa}"
+    size = f", {info.parameters:,} parameters" if info.parameters else ""
+    how = ROUNDING_TEXT.get(next((m.rounding for m in info.metrics if m.rounding), "") or "", "")
+    load = f"hf-hub:{repo_id}" if repo_id else name
+    eps = best[0].eps if best else info.eps_max
+    opening = f"""An image classifier for {pretty} whose l-inf robustness is proved image by image: {headline}
+    ({accuracy.n if accuracy else 0:,} test images). Trained with {what}{size}. Raw pixels in [0, 1] go in, logits come
+    out; normalisation is part of the model."""
+    body = f"""# {name}
+
+{paragraph(opening)}
+
+## Use
+
+`pip install acert-zoo`, then
+
+```python
+import acert_zoo
+
+model = acert_zoo.load_model("{load}")
+result = acert_zoo.certify(model, *acert_zoo.sample_data("{dataset}"))
+result.accuracy, result.acr, result.certified_accuracy("{eps}")
+```
+
+or `acert-zoo certify --model {load}` on the command line.
+{cascade_section(cascade["members"], cascade["gates"]) if cascade else ""}
+## Results
+
+{results_table(info)}
+{test_set_note(evaluation)}
+All numbers are rounded down. An image counts as certified at eps where it is classified correctly and no image within
+l-inf distance eps of it (in pixel units, inside [0, 1]) is classified otherwise: proved, not attacked. Misclassified
+images have radius 0 in the ACR.
+"""
+    if figure:
+        body += "\n" + picture(figure, f"Accuracy against average certified radius, {name} marked", figure_form) + "\n"
+    body += f"""
+## What is proved
+
+{paragraph(how or "Nothing: no certified metric is recorded.")}
+
+## Intended use and limits
+
+For research on certified robustness, as a baseline, and wherever a small classifier with a guarantee is of use. The
+guarantee is about l-inf perturbations of pixels alone: not about rotations, blur, other corruptions, other norms or
+images unlike {pretty}, and it does not say that the label itself is right. Certified training costs natural accuracy.
+The network was trained at a small scale; larger networks reach more (see the grey curves where there are any).
+
+## Training
+
+{paragraph(training_data(info))}
+
+Cost to train: {cost(info)}
+"""
+    if info.recipe:
+        body += (
+            "\n<details><summary>Recipe</summary>\n\n```toml\n"
+            + recipe_toml(info.recipe)
+            + "```\n\nSave it as `recipe.toml`; `python training/train.py --recipe recipe.toml` trains the model again."
+            "\n\n</details>\n"
+        )
+    body += "\n## Versions\n\n| version | natural accuracy, % | ACR, % | sha256 of the weights |\n|---|---:|---:|---|\n"
+    for v in versions or (info,):
+        body += (
+            f"| {v.versioned_name} | {percent(v.metric('accuracy'))} | {percent(v.metric('acr_percent'))} "
+            f"| `{v.sha256}` |\n"
+        )
+    body += f"""
+## Licence
+
+The weights are under {info.license}. {facts.terms}.
+
+## Citation
+
+```bibtex
+{PAPER_BIBTEX}
+
+{facts.bibtex}
+```
+"""
+    return str(ModelCard(f"---\n{metadata(info).to_yaml(line_break=chr(10))}\n---\n\n{body}"))

@@ -1,0 +1,244 @@
+"""Evaluates a run or a zoo model on the test set, once: python training/evaluate.py --model NAME | --run RUN.
+
+Accuracy, ACR and certified accuracy from rounding-sound IBP radii. Under `torchrun --nproc-per-node N` the images are
+shared out among N processes with identical results: the set is cut into the same chunks whatever N is, and each chunk
+is certified by one process.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import click
+import numpy as np
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from rich.progress import Progress
+from torch import nn
+
+from acert_zoo import data
+from acert_zoo.certification import certify
+from acert_zoo.errors import AcertZooError, InvalidInputError
+from training.evaluation import Evaluation, differences, floor_text
+from training.zoo_folder import ZooFolder, dump_json, write_atomic
+
+CHUNK = 500
+
+
+def inexact_test_images(dataset: str, data_root: str | None) -> tuple[int, ...]:
+    """Indices of test images that the local copy of the data set itself declares to be approximations (meta.json)."""
+    import json
+
+    root = data_root or os.environ.get(data.DATA_ENVIRONMENT_VARIABLE)
+    meta = Path(root) / dataset / "meta.json" if root else None
+    if meta is None or not meta.is_file():
+        return ()
+    return tuple(sorted(int(i) for i in json.loads(meta.read_text(encoding="utf-8")).get("test_inexact", ())))
+
+
+def versions() -> dict[str, str]:
+    """What a number may depend on: Python, torch, NumPy and this package."""
+    from acert_zoo._version import __version__
+
+    return {
+        "acert-zoo": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": package_version("numpy"),
+    }
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: str,
+    *,
+    name: str,
+    version: int | None,
+    weights_sha256: str,
+    eps_max: str,
+    limit: int | None = None,
+    data_root: str | None = None,
+    rounding: str = "real-sound",
+    progress: Callable[[int], None] = lambda images: None,
+) -> Evaluation:
+    """Certifies the first `limit` (default: all) test images of `dataset`, shared among torch.distributed's processes.
+
+    `model` takes raw pixels in [0, 1], in eval mode. Every process returns the whole result.
+    """
+    began = time.monotonic()
+    images, labels = data.load_split(dataset, "test", data_root)
+    total = len(labels)
+    if limit is not None and limit < 1:
+        raise InvalidInputError(f"limit is {limit}; a positive number of images is meant")
+    n = total if limit is None else min(limit, total)
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    radius = torch.zeros(n, dtype=torch.float64)
+    correct = torch.zeros(n, dtype=torch.int64)
+    for start in range(rank * CHUNK, n, world * CHUNK):
+        part = slice(start, min(start + CHUNK, n))
+        result = certify(
+            model,
+            data.to_pixels(np.array(images[part])),
+            torch.from_numpy(np.array(labels[part])),
+            method="ibp",
+            rounding=rounding,
+            batch_size=CHUNK,
+        )
+        radius[part] = torch.as_tensor(np.asarray(result.radius), dtype=torch.float64)
+        correct[part] = torch.as_tensor(np.asarray(result.prediction) == np.asarray(result.label)).long()
+        progress(part.stop - part.start)
+    if world > 1:  # every entry is written by one process and 0 elsewhere: the sum is exact
+        dist.all_reduce(radius)
+        dist.all_reduce(correct)
+    return Evaluation(
+        name=name,
+        version=version,
+        weights_sha256=weights_sha256,
+        dataset=dataset,
+        split="test",
+        eps_max=eps_max,
+        radius=radius.numpy(),
+        correct=correct.bool().numpy(),
+        total=total,
+        rounding=rounding,
+        inexact=tuple(i for i in inexact_test_images(dataset, data_root) if i < n),
+        environment={
+            "seconds": round(time.monotonic() - began, 1),
+            "processes": world,
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+        },
+    )
+
+
+def evaluate_with_bar(model: nn.Module, dataset: str, *, show: bool = True, **options: Any) -> Evaluation:
+    """`evaluate` under a progress bar (on a terminal, in the first process only)."""
+    console = Console(stderr=True)
+    total = options.get("limit") or len(data.load_split(dataset, "test", options.get("data_root"))[1])
+    with Progress(console=console, disable=not (show and console.is_terminal), transient=True) as bar:
+        task = bar.add_task(f"certifying {dataset}", total=total)
+        return evaluate(model, dataset, progress=lambda k: bar.advance(task, k), **options)
+
+
+def summary(evaluation: Evaluation) -> str:
+    """The result in a few lines of text; percentages are rounded down."""
+    lines = [
+        f"{evaluation.name}: {evaluation.n:,} of {evaluation.total:,} {evaluation.dataset} test images, "
+        f"{evaluation.method}, {evaluation.rounding}, {evaluation.environment.get('seconds', '?')} s"
+    ]
+    for m in evaluation.metrics():
+        label = {"accuracy": "accuracy", "acr": "ACR", "acr_percent": f"ACR, % of {m['eps']}"}.get(
+            m["metric"], f"certified accuracy at {m['eps']}"
+        )
+        digits = 6 if m["unit"] == "pixel" else 2
+        lines.append(
+            f"  {label:<32} {floor_text(m['value'], digits):>9} {'' if m['unit'] == 'pixel' else '%'}".rstrip()
+        )
+    if evaluation.inexact:
+        lines.append(
+            f"  {len(evaluation.inexact)} of these test images are JPEG approximations of the originals in this copy "
+            "of the data set"
+        )
+    return "\n".join(lines)
+
+
+def _load_run(run: Path) -> tuple[nn.Module, str, str, str]:
+    from training.export import deployed_model, read_run, weights_digest
+
+    recipe, state = read_run(run)
+    model = deployed_model(recipe, state)
+    return model, recipe.dataset, recipe.radius.eps_max, weights_digest(model)
+
+
+@click.command()
+@click.option("--model", "model_name", help="A model of the zoo.")
+@click.option("--run", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A training run's folder.")
+@click.option("--data", "dataset", help="Data set (default: the model's own).")
+@click.option("--data-root", help="Folder with <name>/test_images.npy (default: $ACERT_ZOO_DATA).")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first LIMIT test images.")
+@click.option("--rounding", default="real-sound", show_default=True)
+@click.option(
+    "--check", is_flag=True, help="Compare with the stored evaluation, radius by radius; exit 1 on a difference."
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the result as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+@click.option("--root", type=click.Path(file_okay=False, path_type=Path), help="Checkout that holds evaluations/.")
+def main(
+    model_name: str | None,
+    run: Path | None,
+    dataset: str | None,
+    data_root: str | None,
+    limit: int | None,
+    rounding: str,
+    check: bool,
+    out: Path | None,
+    as_json: bool,
+    root: Path | None,
+) -> None:
+    """Evaluate on the test set: accuracy, ACR, certified accuracy, from rounding-sound IBP radii."""
+    if (model_name is None) == (run is None):
+        raise click.UsageError("name either --model NAME or --run RUN")
+    if check and model_name is None:
+        raise click.UsageError("--check compares with a registered model's stored evaluation: name it with --model")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        dist.init_process_group("gloo")
+    first = not dist.is_initialized() or dist.get_rank() == 0
+    try:
+        if run is not None:
+            model, own, eps_max, sha256 = _load_run(run)
+            name, version = run.resolve().name, None
+        else:
+            from acert_zoo.model import load_model
+
+            model = load_model(model_name)
+            info = model.info
+            own, eps_max, sha256, name, version = info.dataset, info.eps_max, info.sha256, info.name, info.version
+        if dataset not in (None, own):
+            raise InvalidInputError(f"{name} was trained on {own}; it cannot be evaluated on {dataset}")
+        evaluation = evaluate_with_bar(
+            model,
+            own,
+            show=first,
+            name=name,
+            version=version,
+            weights_sha256=sha256,
+            eps_max=eps_max,
+            limit=limit,
+            data_root=data_root,
+            rounding=rounding,
+        )
+        if not first:
+            return
+        document = dump_json(evaluation.to_dict())
+        if out or run:
+            write_atomic(out or run / "evaluation.json", document)  # type: ignore[operator]
+        click.echo(document if as_json else summary(evaluation), nl=not as_json)
+        if check:
+            zoo = ZooFolder(root) if root else ZooFolder()
+            found = differences(evaluation, zoo.evaluation(name, version), zoo.radii(name, version))
+            for line in found[:20]:
+                click.echo(line, err=True)
+            if found:
+                click.echo(f"{name}.v{version}: {len(found)} differences from the stored evaluation", err=True)
+                raise SystemExit(1)
+            click.echo(f"{name}.v{version}: reproduces the stored evaluation", err=as_json)
+    except AcertZooError as error:
+        click.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from None
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
