@@ -12,10 +12,10 @@ A block to refresh is a fenced code block (`console` or `python`) followed by a 
     ...
     ```
 
-Python blocks are run first, as one session from top to bottom, then the commands, all in one empty folder: a file that
-one block writes is there for the next. torch.hub finds this working tree in its cache as the tag that README names.
-`<!-- output: first 12 lines -->` keeps the beginning only. `--check` writes nothing and exits with 1 where an output
-differs from the file's; only durations may.
+Python blocks are run first, as one session from top to bottom, then the commands, all in one empty folder (make: in the
+repository), so a file that one block writes is there for the next. torch.hub finds this working tree in its cache as
+the tag that README names. `<!-- output: first 12 lines -->` keeps the beginning only. `--check` writes nothing and exits
+with 1 where an output differs from the file's; only durations may.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def run_python(codes: list[str], folder: Path) -> list[str]:
 
 def run_console(code: str, folder: Path) -> str:
     lines = [line[2:] for line in code.splitlines() if line.startswith("$ ")]
-    return "".join(run(["bash", "-c", line], folder) for line in lines)
+    return "".join(run(["bash", "-c", line], ROOT if line.startswith("make ") else folder) for line in lines)
 
 
 def run(command: list[str], folder: Path) -> str:
