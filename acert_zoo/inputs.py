@@ -1,0 +1,143 @@
+"""Checks of what users hand in: images, labels, models. Every refusal names the bad value and what is accepted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from acert_zoo.errors import InvalidInputError, UnsoundSettingError
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def check_images(
+    images: Any,
+    labels: Any = None,
+    input_shape: Sequence[int] | None = None,
+    num_classes: int | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """(images, labels) as tensors: float32 pixels [N, C, H, W] in [0, 1], and int64 labels [N] or None.
+
+    Args:
+        images: float32 tensor or array of raw pixels; `-0.0` counts as 0.
+        labels: integer tensor, array or list of length N with values in [0, num_classes), or None.
+        input_shape: (C, H, W) that the model takes, where it is known.
+        num_classes: number of logits K, where it is known.
+
+    Raises:
+        InvalidInputError: wrong type, dtype, shape, length or range; NaN or infinite pixels.
+    """
+    images = _tensor("images", images)
+    _check_pixel_dtype(images)
+    if images.dim() != 4:
+        hint = "; a single image needs a batch dimension: image.unsqueeze(0)" if images.dim() == 3 else ""
+        raise InvalidInputError(f"images must have shape [N, C, H, W], got {_shape(images)}{hint}")
+    if input_shape is not None and tuple(images.shape[1:]) != tuple(input_shape):
+        wanted = ", ".join(str(v) for v in input_shape)
+        hint = ""
+        if tuple(images.shape[1:]) == (*input_shape[1:], input_shape[0]):
+            hint = "; channels come first: images.permute(0, 3, 1, 2)"
+        raise InvalidInputError(f"the model takes images of shape [N, {wanted}], got {_shape(images)}{hint}")
+    _check_pixel_range(images)
+    return images, None if labels is None else _check_labels(labels, len(images), num_classes)
+
+
+def _tensor(what: str, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, np.ndarray) or (what == "labels" and isinstance(value, (list, tuple))):
+        try:
+            array = np.asarray(value)
+            if array.size == 0 and what == "labels" and not isinstance(value, np.ndarray):
+                array = array.astype(np.int64)
+            return torch.from_numpy(array if array.flags.writeable else array.copy())
+        except (TypeError, ValueError) as error:
+            raise InvalidInputError(f"{what} cannot be read as a tensor: {error}") from None
+    accepted = "a tensor or a NumPy array" + (" or a list of integers" if what == "labels" else "")
+    raise InvalidInputError(f"{what} must be {accepted}, got {type(value).__name__}")
+
+
+def _check_pixel_dtype(images: Tensor) -> None:
+    if images.dtype == torch.float32:
+        return
+    if images.dtype == torch.uint8:
+        hint = "bytes 0 to 255 become pixels by images.float() / 255"
+    elif images.dtype.is_floating_point:
+        hint = "convert with images.float(); what is certified are the exact float32 pixels"
+    else:
+        hint = "pixels are floating-point numbers in [0, 1]"
+    raise InvalidInputError(f"images must be float32 pixels in [0, 1], got {images.dtype}; {hint}")
+
+
+def _check_pixel_range(images: Tensor) -> None:
+    if images.numel() == 0:
+        return
+    low, high = (v.item() for v in torch.aminmax(images))  # NaN where any pixel is NaN
+    if low >= 0 and high <= 1:
+        return
+    finite = torch.isfinite(images).flatten(1).all(1)
+    if not bool(finite.all()):
+        raise InvalidInputError(f"image {int((~finite).nonzero()[0])} has NaN or infinite pixels")
+    outside = ((images < 0) | (images > 1)).flatten(1).any(1)
+    hint = "; bytes 0 to 255 become pixels by images / 255" if low >= 0 and 1 < high <= 255 else ""
+    if low < 0:
+        hint = "; models take raw pixels, their first layer normalises"
+    raise InvalidInputError(
+        f"pixels must lie in [0, 1]; image {int(outside.nonzero()[0])} is outside (range {low:g} to {high:g}){hint}"
+    )
+
+
+def _check_labels(labels: Any, n: int, num_classes: int | None) -> Tensor:
+    labels = _tensor("labels", labels)
+    if labels.dtype not in _INTEGERS:
+        raise InvalidInputError(f"labels must be integers (int64), got {labels.dtype}")
+    if labels.dim() != 1 or len(labels) != n:
+        raise InvalidInputError(f"labels must have shape [{n}], one for each image, got {_shape(labels)}")
+    labels = labels.to(torch.int64)
+    if n and num_classes is not None:
+        bad = (labels < 0) | (labels >= num_classes)
+        if bool(bad.any()):
+            i = int(bad.nonzero()[0])
+            raise InvalidInputError(
+                f"label {int(labels[i])} of image {i} is out of range: the model has classes 0 to {num_classes - 1}"
+            )
+    return labels
+
+
+def check_eval_mode(model: nn.Module) -> None:
+    """Refuses a model in train mode, in which BatchNorm and Dropout make the output depend on the batch or chance."""
+    for name, module in model.named_modules():
+        if module.training:
+            where = f"its layer {name!r}" if name else "it"
+            raise UnsoundSettingError(f"the model is not in eval mode ({where} is in train mode): call model.eval()")
+
+
+def check_ids(ids: Sequence[str] | None, n: int) -> list[str]:
+    """One distinct, printable name for each image: "0", "1", ... where none are given."""
+    if ids is None:
+        return [str(i) for i in range(n)]
+    names = list(ids)
+    if len(names) != n:
+        raise InvalidInputError(f"ids must name each of the {n} images, got {len(names)}")
+    for name in names:
+        if not isinstance(name, str) or not 0 < len(name) <= 1024:
+            raise InvalidInputError(f"ids must be non-empty strings of at most 1024 characters, got {name!r:.80}")
+    if len(set(names)) != n:
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidInputError(f"ids must be distinct, {twice!r} occurs more than once")
+    return names
+
+
+def pixel_sha256(image: Tensor) -> str:
+    """sha256 of one image's pixels: the float32 numbers of [C, H, W] in C order, little endian."""
+    array = image.detach().cpu().contiguous().numpy().astype("<f4", copy=False)
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def _shape(t: Tensor) -> str:
+    return f"[{', '.join(str(v) for v in t.shape)}]"
