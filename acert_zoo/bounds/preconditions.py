@@ -1,0 +1,188 @@
+"""What must hold before a rounding-sound bound means anything; each check raises an error that names what is wrong.
+
+`check_network` looks at the numbers of a network, `check_backend` at the settings of torch, `check_model` at the module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+from contextlib import suppress
+
+import torch
+from torch import Tensor, nn
+
+from acert_zoo.errors import InvalidInputError, UnknownNameError, UnsoundSettingError, UnsupportedLayerError
+from acert_zoo.network import (
+    Add,
+    Affine,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Flatten,
+    Linear,
+    MaxPool,
+    Network,
+    Normalize,
+    ReLU,
+    Step,
+)
+
+REAL_SOUND, DEPLOYED = "real-sound", "float32-deployed"
+RIGOROUS_LEVELS = (REAL_SOUND, DEPLOYED)
+ROUNDING_LEVELS = ("float32", *RIGOROUS_LEVELS)
+
+U64 = 2.0**-53  # unit roundoff of float64
+U32 = 2.0**-24  # unit roundoff of float32
+
+# Exact types on purpose: a subclass may compute something else.
+_COVERED = (Normalize, Conv, Linear, ReLU, Flatten, AvgPool, MaxPool, Add, BatchNorm)
+_ONEDNN_MATH_MODES = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
+
+
+def check_level(level: str) -> None:
+    """Raises UnknownNameError for no level at all, InvalidInputError for "float32", whose rounding is unproved."""
+    if level not in ROUNDING_LEVELS:
+        raise UnknownNameError.near("rounding level", level, ROUNDING_LEVELS)
+    if level not in RIGOROUS_LEVELS:
+        raise InvalidInputError(f"rounding level {level!r} proves nothing; proved levels: {', '.join(RIGOROUS_LEVELS)}")
+
+
+def check_model(model: nn.Module) -> None:
+    """Raises UnsoundSettingError if any part of `model` is in train mode (its BatchNorm would use batch statistics)."""
+    for name, module in model.named_modules():
+        if module.training:
+            raise UnsoundSettingError(
+                f"module {name or 'root'!r} is in train mode; a certificate is about the deployed network: call .eval()"
+            )
+
+
+def inner_length(step: Step) -> int:
+    """n: how many products (or, in average pooling, summands) go into one output of an affine step."""
+    if isinstance(step, Affine):
+        return step.inner_length
+    if isinstance(step, AvgPool):
+        return step.kernel_size[0] * step.kernel_size[1]
+    return 1
+
+
+def check_network(network: Network, level: str) -> None:
+    """Checks that `level` can be claimed for this network.
+
+    Raises:
+        UnsupportedLayerError: a step without a rule at this level (BatchNorm at float32-deployed: fold it first).
+        UnsoundSettingError: a tensor that is not float32 on the CPU or not finite; std <= 0; a variance below 0; an
+            inner length n with (2n + 16) u >= 1, or n + 2 >= 2^23 at float32-deployed; subnormals at float32-deployed.
+    """
+    check_level(level)
+    for index, step in enumerate(network.steps):
+        name = f"step {index} ({step.name or type(step).__name__})"
+        if type(step) not in _COVERED:
+            raise UnsupportedLayerError(f"{name}: no rounding-sound rule for {type(step).__name__}")
+        if level == DEPLOYED and isinstance(step, BatchNorm):
+            raise UnsupportedLayerError(
+                f"{name}: BatchNorm has no rule at {DEPLOYED}; use a network with BatchNorm folded, or {REAL_SOUND}"
+            )
+        n = inner_length(step)
+        # 2^-20 is far stricter than the (2n + 16) u < 1 that g(2n + 16) needs, and every derivation may use it.
+        if (2 * n + 16) * U64 >= 2.0**-20 or (level == DEPLOYED and n + 2 >= 2**23):
+            raise UnsoundSettingError(f"{name}: {n} products per output are too many for the rounding bounds")
+        for field in dataclasses.fields(step):
+            value = getattr(step, field.name)
+            if isinstance(value, Tensor):
+                _check_tensor(value, f"{name}: {field.name}", level)
+        if isinstance(step, Normalize) and not bool((step.std > 0).all()):
+            raise UnsoundSettingError(f"{name}: std must be > 0, is {step.std.tolist()}")
+        if isinstance(step, BatchNorm) and not (
+            0 <= step.epsilon < 2.0**100
+            and bool((step.var >= 0).all())
+            and float(step.var.min()) + step.epsilon > 1e-200
+        ):
+            raise UnsoundSettingError(f"{name}: needs var >= 0, epsilon >= 0 and var + epsilon > 0, epsilon < 2^100")
+
+
+def _check_tensor(t: Tensor, name: str, level: str) -> None:
+    if t.dtype != torch.float32:
+        raise UnsoundSettingError(f"{name} is {t.dtype}; the claim is about stored float32 weights")
+    if t.device.type != "cpu" or t.layout != torch.strided:
+        raise UnsoundSettingError(
+            f"{name} is a {t.layout} tensor on {t.device}; rigorous bounds run on dense CPU tensors"
+        )
+    if not bool(torch.isfinite(t).all()):
+        raise UnsoundSettingError(f"{name} holds values that are not finite")
+    if level == DEPLOYED and bool(has_subnormal(t)):
+        raise UnsoundSettingError(
+            f"{name} holds subnormal float32 values, which a program may flush to zero; set them to 0 or use {REAL_SOUND}"
+        )
+
+
+def has_subnormal(t: Tensor) -> Tensor:
+    """Whether a float32 tensor holds a subnormal; by its bits, since a comparison may itself flush to zero."""
+    magnitude = t.detach().view(torch.int32) & 0x7FFFFFFF
+    return ((magnitude > 0) & (magnitude < 0x00800000)).any()
+
+
+def check_backend(level: str) -> None:
+    """Checks the settings of torch under which `level` can be claimed.
+
+    real-sound relies only on this process's float64 arithmetic: no autocast, subnormals kept.
+    float32-deployed is a claim about the float32 CPU program, so also: x86-64, oneDNN on or NNPACK off (NNPACK's
+    convolutions are Winograd), float32 products in full precision.
+
+    Raises:
+        UnsoundSettingError: naming the setting and the value it needs.
+    """
+    check_level(level)
+    if torch.is_autocast_enabled("cpu"):
+        raise UnsoundSettingError("autocast is on for the CPU; certify outside torch.autocast")
+    if flushes_subnormals():
+        raise UnsoundSettingError("subnormal numbers are flushed to zero; call torch.set_flush_denormal(False)")
+    if level != DEPLOYED:
+        return
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        raise UnsoundSettingError(f"{DEPLOYED} is claimed on x86-64 CPUs only, this is {platform.machine()!r}")
+    if not _mkldnn_on() and _nnpack_on():
+        raise UnsoundSettingError(
+            "oneDNN is off, so float32 convolutions may go to NNPACK, whose Winograd kernels are outside the bound; set "
+            "torch.backends.mkldnn.enabled = True or torch.backends.nnpack.set_flags(False)"
+        )
+    for name in _ONEDNN_MATH_MODES:
+        if os.environ.get(name, "").strip().upper() not in ("", "STRICT"):
+            raise UnsoundSettingError(f"environment variable {name}={os.environ[name]!r}; unset it or use STRICT")
+    for name, value in _float32_precisions().items():
+        if value not in ("none", "ieee", "highest"):
+            raise UnsoundSettingError(
+                f"{name} is {value!r}; it must be 'ieee' or 'none' ('highest' for matmul precision)"
+            )
+
+
+def flushes_subnormals() -> bool:
+    """Whether float32 subnormals vanish on their way to float64, in any of torch's threads."""
+    probe = torch.ones(1, dtype=torch.int32).expand(torch.get_num_threads() * 32768).contiguous().view(torch.float32)
+    return not bool((probe.double() == 2.0**-149).all())
+
+
+def _mkldnn_on() -> bool:
+    return torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+
+
+def _nnpack_on() -> bool:
+    return bool(torch.backends.nnpack.is_available() and torch._C._get_nnpack_enabled())
+
+
+def _float32_precisions() -> dict[str, str]:
+    """Every setting that may replace float32 products on the CPU by narrower ones (the newer ones where they exist)."""
+    found: dict[str, str] = {}
+    try:
+        found["torch.get_float32_matmul_precision()"] = torch.get_float32_matmul_precision()
+    except RuntimeError as error:  # torch refuses to answer where its old and new settings contradict each other
+        found["torch.get_float32_matmul_precision()"] = str(error).splitlines()[0]
+    places = {"torch.backends": torch.backends, "torch.backends.mkldnn": torch.backends.mkldnn}
+    for part in ("conv", "matmul"):
+        with suppress(AttributeError):
+            places[f"torch.backends.mkldnn.{part}"] = getattr(torch.backends.mkldnn, part)
+    for name, place in places.items():
+        with suppress(AttributeError):
+            found[f"{name}.fp32_precision"] = place.fp32_precision
+    return found

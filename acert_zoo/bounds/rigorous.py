@@ -1,0 +1,133 @@
+"""Rounding-sound margins of a network: `RigorousNetwork` runs the rules of `rules.py` (level `real-sound`) or
+`deployed.py` (level `float32-deployed`) in float64 over a snapshot of the network. What is claimed: docs/soundness.md.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from acert_zoo.bounds import preconditions
+from acert_zoo.bounds.ibp import Interval, smallest_margin
+from acert_zoo.bounds.preconditions import ROUNDING_LEVELS
+from acert_zoo.bounds.rules import input_box, rules_for
+from acert_zoo.errors import InvalidInputError
+from acert_zoo.network import Add, Affine, AvgPool, BatchNorm, Network, Normalize, ReLU
+
+__all__ = ["ROUNDING_LEVELS", "RigorousNetwork"]
+
+_CHUNK = 16  # images at a time: with more, the unfolded float64 inputs of a convolution leave the caches
+
+
+class RigorousNetwork:
+    """Rounding-sound interval propagation: a float64 snapshot of `network` with every constant computed once.
+
+    Args:
+        network: float32, on the CPU (`acert_zoo.network.trace`). Later changes of its weights are not seen.
+        level: "real-sound" (a statement about the real-valued network with the stored weights) or "float32-deployed"
+            (about its float32 program too).
+        constant: c >= 1 of the rule P_c; larger constants give slightly wider, nested bounds (cascades use 5 and 25).
+
+    Raises:
+        UnsoundSettingError, UnsupportedLayerError: the level cannot be claimed; see `preconditions.check_network`.
+    """
+
+    def __init__(self, network: Network, level: str = "real-sound", *, constant: float = 1.0) -> None:
+        preconditions.check_network(network, level)
+        preconditions.check_backend(level)
+        if not 1 <= constant <= 1024:
+            raise InvalidInputError(f"constant {constant!r} must lie in [1, 1024]")
+        self.level, self.constant = level, float(constant)
+        self.network = network.to(torch.float64)
+        self._rules = rules_for(level, self.constant)
+        self._prepared = {
+            index: self._rules.prepare(step)
+            for index, step in enumerate(self.network.steps[:-1])
+            if isinstance(step, (Affine, AvgPool, BatchNorm))
+        }
+        self._head = self._rules.head(self.network.head)
+        self._last_use = {i: index for index, step in enumerate(self.network.steps) for i in step.inputs}
+
+    @torch.no_grad()
+    def margins(self, images: Tensor, labels: Tensor, eps: Tensor | float) -> Tensor:
+        """Rigorous lower bounds, float64 [N], of min over t != y of f_y - f_t on B(x, eps); -inf where nothing is proved.
+
+        Args:
+            images: float32 [N, C, H, W], the exact pixels, in [0, 1].
+            labels: int64 [N], y.
+            eps: radius in pixel units, one number or float64 [N]. It is taken as it is: round fractions up beforehand
+                (`exact.round_up`).
+
+        Raises:
+            InvalidInputError: wrong dtype or shape, pixels outside [0, 1], labels out of range, eps negative or NaN.
+            UnsoundSettingError: see `preconditions.check_backend`.
+        """
+        preconditions.check_backend(self.level)
+        eps = self._check(images, labels, eps)
+        sizes = range(0, len(images), _CHUNK)
+        parts = [self._margins(images[i : i + _CHUNK], labels[i : i + _CHUNK], eps[i : i + _CHUNK]) for i in sizes]
+        return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
+
+    def proves(self, images: Tensor, labels: Tensor, eps: Tensor | float) -> Tensor:
+        """[N] bool: whether the label is proved to be the only argmax on B(x, eps). Arguments as for `margins`."""
+        return self.margins(images, labels, eps) > 0
+
+    @torch.no_grad()
+    def intervals(self, images: Tensor, eps: Tensor | float) -> list[Interval]:
+        """Bounds of every value of the network but the logits, index 0 being the input box (to check and to plot)."""
+        labels = torch.zeros(len(images), dtype=torch.int64)
+        box = input_box(images, self._check(images, labels, eps))
+        kept: list[Interval] = []
+        self._propagate(box, torch.ones(len(images), dtype=torch.bool), kept)
+        return kept
+
+    def _margins(self, images: Tensor, labels: Tensor, eps: Tensor) -> Tensor:
+        alive = torch.ones(len(images), dtype=torch.bool)
+        hidden = self._propagate(input_box(images, eps), alive)
+        margin = smallest_margin(self._head.lower(hidden, labels, alive), labels)
+        return margin.masked_fill_(~(alive & torch.isfinite(margin)), -math.inf)
+
+    def _propagate(self, box: Interval, alive: Tensor, kept: list[Interval] | None = None) -> Interval:
+        values: list[Interval | None] = [box]
+        for index, step in enumerate(self.network.steps[:-1]):
+            inputs: list[Interval] = [values[i] for i in step.inputs]  # type: ignore[misc]
+            x = inputs[0]
+            last = kept is None and all(self._last_use[i] == index for i in step.inputs)
+            if isinstance(step, BatchNorm):
+                out = self._rules.batchnorm(self._prepared[index], step.mean, x, alive)
+            elif index in self._prepared:
+                out = self._rules.affine(self._prepared[index], x, alive)
+            elif isinstance(step, Normalize):
+                out = self._rules.normalize(step, x, alive)
+            elif isinstance(step, Add):
+                out = self._rules.add(x, inputs[1], alive)
+            elif isinstance(step, ReLU) and last:
+                out = Interval(x.lower.relu_(), x.upper.relu_())
+            else:  # ReLU, MaxPool, Flatten: exact and monotone
+                out = Interval(step(x.lower), step(x.upper))
+            values.append(out)
+            for i in step.inputs:  # free what no later step reads
+                if kept is None and self._last_use[i] == index:
+                    values[i] = None
+        if kept is not None:
+            kept.extend(values)  # type: ignore[arg-type]
+        return values[self.network.head.inputs[0]]  # type: ignore[return-value]
+
+    def _check(self, images: Tensor, labels: Tensor, eps: Tensor | float) -> Tensor:
+        """`eps` as float64 [N]; raises on anything for which the bounds would not mean what they say."""
+        if images.dtype != torch.float32 or images.dim() < 2 or images.device.type != "cpu":
+            raise InvalidInputError(
+                f"images must be float32 [N, C, H, W] on the CPU, got {images.dtype} {tuple(images.shape)} on {images.device}"
+            )
+        if not bool(((images >= 0) & (images <= 1)).all()):
+            raise InvalidInputError("pixels must lie in [0, 1]")
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            raise InvalidInputError(f"labels must be int64 [{len(images)}], got {labels.dtype} {tuple(labels.shape)}")
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.network.num_classes:
+            raise InvalidInputError(f"labels must lie in [0, {self.network.num_classes - 1}]")
+        eps = torch.as_tensor(eps, dtype=torch.float64)
+        if eps.shape not in ((), (1,), (len(images),)) or not bool((eps >= 0).all()):
+            raise InvalidInputError(f"eps must be one number >= 0 or [N] of them, got {eps}")
+        return eps.expand(len(images)) if eps.dim() == 0 or len(eps) == 1 else eps

@@ -1,0 +1,274 @@
+"""The float64 rules of level `real-sound`: interval bounds that stay true in spite of their own rounding.
+
+Notation: u = 2^-53, g(k) = k u / (1 - k u), fl(.) = one float64 operation, |.| elementwise. A step with inner length n
+(products per output) uses k = c g(2n + 16) and tiny = c 2^-800, where c = 1 except in cascades.
+
+**The standard bound** (Higham 2002, section 3.1): n products and a bias, summed in any order, with or without FMA,
+deviate from W m + b by at most g(n + 1)(|W||m| + |b|) + U, where U <= (2n + 1) 2^-1021 collects underflow,
+flush-to-zero included. It holds for inner products only, not for Winograd, FFT or Strassen kernels.
+
+**Affine rule.** Input box [lo, hi], finite. m = fl((lo + hi)/2): any m serves, since what counts is the radius about
+it. r0 = max(fl(hi - m), fl(m - lo)) >= 0; fl(a) = a/(1 + e) with |e| <= u, so the true radius is rho <= r0 (1 + u). Then
+    r = fl(r0 (1 + 4u + k) + k|m|),    c = fl(W m + b),    d = fl((1 + k) fl(|W| r) + t),    lo' = fl(c - d), hi' = fl(c + d)
+with t >= k|b| + tiny sum|W| per output, rounded up (so the radius is in effect r + tiny).
+Claim: W h + b lies in [lo', hi'] for every h in the box.
+*Proof.* k <= 2^-19 (preconditions), so r >= rho + K(|m| + rho) with K := k - 4u >= g(2n + 11). Up to underflow
+fl(|W| r) >= (1 - g(n))|W| r, and (1 + k)(1 - g(n))(1 - u)^4 >= 1, hence
+    d (1 - u) >= |W| rho + K |W|(|m| + rho) + k (1 - 4u)|b| + [tiny sum|W| / 2 - U].
+The bracket is >= 0: a row either is all zeros (then no product rounds and U = 0) or has some |w| >= 2^-149, and
+2^-950 > U for n < 2^60. (With tiny = 2^-1074, products of 2^-149 weights vanish and the bound is wrong.) On the other
+side fl(c - d) <= c - d + u(|c| + d), c <= W m + b + g(n + 1)(|W||m| + |b|) + U, |c| <= (1 + g(n + 1))(|W||m| + |b|) + U.
+So lo' <= W m + b - |W| rho as soon as K and k(1 - 4u) are at least g(n + 3), which they are; hi' likewise. QED
+
+Inside the rule nothing is moved by nextafter: the slack between g(n + 3) and g(2n + 16) covers those roundings. Only
+the box, Normalize, Add and the centring of BatchNorm, which have no such slack, use `up` and `down`. Of k r and k d
+either one alone covers the rounding of |W| r; k|m| and k|b| are each needed.
+
+**Widening.** An output interval exceeds the exact image of its input interval by at most
+6k(|W|(|m| + r) + |b|) + |W| 2^-798 at each end.
+
+**Nesting** (cascades). If one input box lies in another, the outputs of the rule with c on the inner box lie within those
+with 5c on the outer one: the inner widening is at most about 3k(|W|(|m| + r) + |b|), the outer one at least 5k - g(n + 3)
+times a larger factor, and |m| + r = max(|lo|, |hi|) is monotone in the box. `up`, `down`, +, -, / are monotone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from acert_zoo.bounds.ibp import Interval
+from acert_zoo.bounds.preconditions import U64, inner_length
+from acert_zoo.errors import UnsupportedLayerError
+from acert_zoo.network import Affine, AvgPool, BatchNorm, Linear, Normalize, Step
+
+_INF = torch.tensor(math.inf, dtype=torch.float64)
+TINY = 2.0**-800
+
+
+def up(x: Tensor) -> Tensor:
+    """The next float64 towards +inf, elementwise."""
+    return torch.nextafter(x, _INF)
+
+
+def down(x: Tensor) -> Tensor:
+    """The next float64 towards -inf, elementwise."""
+    return torch.nextafter(x, -_INF)
+
+
+def gamma(k: int, u: float) -> float:
+    """k u / (1 - k u), rounded up: the relative error that k roundings can add up to."""
+    return math.nextafter(k * u / (1 - k * u), math.inf)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The constants of one affine step; the proof needs each of them (tests remove them one by one)."""
+
+    mid: float  # k of k|m|
+    rad: float  # k of k r
+    dev: float  # k of k d
+    bias: float  # k of k|b|
+    tiny: float  # in effect added to every radius
+    floor: float = 0.0  # added to every deviation (float32-deployed)
+
+
+def real_sound_terms(n: int, constant: float) -> Terms:
+    """Terms of an affine step with inner length n at `real-sound`."""
+    k = constant * gamma(2 * n + 16, U64)
+    return Terms(mid=k, rad=k, dev=k, bias=k, tiny=constant * TINY)
+
+
+def input_box(images: Tensor, eps: Tensor) -> Interval:
+    """A float64 box that holds B(x, eps) cut with [0, 1]^d.
+
+    fl(x - eps) and fl(x + eps), moved outward by nextafter, then clipped. An eps below 2^-800 is raised to it, so that
+    nothing here or in Normalize underflows (differences of two float32 or of a float32 and such an eps stay above 2^-250).
+
+    Args:
+        images: exact float32 pixels [N, C, H, W].
+        eps: float64, shape [1] or [N], pixel units.
+    """
+    x = images.to(torch.float64, memory_format=torch.contiguous_format)
+    eps = eps.clamp(min=TINY).view(-1, *(1,) * (x.dim() - 1))
+    return Interval(down(x - eps).clamp_(min=0.0), up(x + eps).clamp_(max=1.0))
+
+
+def normalize_box(box: Interval, mean: Tensor, std: Tensor) -> Interval:
+    """Encloses (x - mean) / std: both operations are monotone in x, and each end is moved outward after each of them."""
+    return Interval(down(down(box.lower - mean) / std), up(up(box.upper - mean) / std))
+
+
+def add_boxes(a: Interval, b: Interval) -> Interval:
+    """Encloses the sum; where a + b overflows, the largest finite number below (above) it is still a bound."""
+    return Interval(down(a.lower + b.lower), up(a.upper + b.upper))
+
+
+def guard_overflow(x: Interval) -> Interval:
+    """[-inf, inf] where an end is NaN or infinite on the wrong side.
+
+    c = +inf (an overflow, perhaps only of a partial sum) would give the lower bound +inf and prove anything. The infinite
+    interval turns into NaN or infinite bounds in every later output that depends on it, and `margins` refuses those.
+    """
+    if math.isfinite(float(x.lower.sum() + x.upper.sum())):  # the usual case, at the price of two sums
+        return x
+    bad = ~((x.lower < math.inf) & (x.upper > -math.inf))
+    return Interval(x.lower.masked_fill(bad, -math.inf), x.upper.masked_fill(bad, math.inf))
+
+
+def center_radius(x: Interval, terms: Terms) -> tuple[Tensor, Tensor]:
+    """(m, r) of the affine rule."""
+    m = (x.lower + x.upper).mul_(0.5)
+    r = torch.maximum(x.upper - m, m - x.lower)
+    return m, r.mul_(1 + 4 * U64 + terms.rad).add_(m.abs(), alpha=terms.mid)
+
+
+def slack(weight_sums: Tensor, bias: Tensor, terms: Terms) -> Tensor:
+    """t of the affine rule, per output, from the row sums of |W|."""
+    # 2^-20 is far above the rounding of these operations (n u < 2^-21) and far below anything visible.
+    return (terms.bias * bias.abs() + terms.tiny * weight_sums) * (1 + 2.0**-20) + terms.floor
+
+
+def combine(c: Tensor, d: Tensor, t: Tensor, terms: Terms) -> Interval:
+    """[lo', hi'] of the affine rule from c, fl(|W| r) and t; overwrites c and d."""
+    torch.add(t, d, alpha=1 + terms.dev, out=d)
+    lower = c - d
+    return guard_overflow(Interval(lower, c.add_(d)))
+
+
+@dataclass(frozen=True, eq=False)
+class AffineMap:
+    """An affine step ready for the rule: W m + b and |W| r as functions, t shaped like one output."""
+
+    center: Callable[[Tensor], Tensor]
+    spread: Callable[[Tensor], Tensor]
+    slack: Tensor
+    terms: Terms
+    largest_sum: float  # max over outputs of the sum of |W| that a partial sum can reach
+    largest_bias: float
+
+
+class RealSound:
+    """The rules of one level; `float32-deployed` overrides what differs.
+
+    `alive` [N] is cleared where an overflow guard fails: such an image is not proved, whatever the intervals say.
+    """
+
+    def __init__(self, constant: float = 1.0) -> None:
+        self.constant = constant
+
+    def terms(self, n: int, *, pooling: bool = False) -> Terms:
+        """The constants of an affine step (or of an average over n values) other than the head."""
+        return real_sound_terms(n, self.constant)
+
+    def prepare(self, step: Step) -> AffineMap:
+        """Everything the rule needs of an Affine, AvgPool or BatchNorm step (float64 tensors), computed once."""
+        n = inner_length(step)
+        if isinstance(step, AvgPool):  # W = 1/n in every place: n - 1 additions and one division, no bias
+            terms, one = self.terms(n, pooling=True), torch.ones(1, dtype=torch.float64)
+            return AffineMap(step, step, slack(one, 0 * one, terms), terms, float(n), 0.0)
+        terms = self.terms(n)
+        if isinstance(step, BatchNorm):
+            # W = gamma / sqrt(var + epsilon) carries at most three roundings, one more each than K >= g(7) covers at n = 1.
+            scale, bias = step.gamma / torch.sqrt(step.var + step.epsilon), step.beta
+            t = slack(scale.abs(), bias, terms)
+            return AffineMap(
+                lambda m: m * _per_channel(scale, m) + _per_channel(bias, m),
+                lambda r: r * _per_channel(scale.abs(), r),
+                t,
+                terms,
+                float(scale.abs().max()),
+                float(bias.abs().max()),
+            )
+        assert isinstance(step, Affine)
+        weight, bias = step.weight, step.bias
+        absolute = weight.abs()
+        sums = absolute.flatten(1).sum(1)
+        return AffineMap(
+            lambda m: step.map(m, weight, bias),
+            lambda r: step.map(r, absolute),
+            slack(sums, bias, terms),
+            terms,
+            float(sums.max()),
+            float(bias.abs().max()),
+        )
+
+    def affine(self, step: AffineMap, x: Interval, alive: Tensor) -> Interval:
+        m, r = center_radius(x, step.terms)
+        c = step.center(m)
+        del m
+        return combine(c, step.spread(r), _per_channel(step.slack, c), step.terms)
+
+    def batchnorm(self, step: AffineMap, mean: Tensor, x: Interval, alive: Tensor) -> Interval:
+        """gamma (x - mean) / sqrt(var + epsilon) + beta: x - mean as in Normalize, then the affine rule."""
+        mean = _per_channel(mean, x.lower)
+        return self.affine(step, Interval(down(x.lower - mean), up(x.upper - mean)), alive)
+
+    def normalize(self, step: Normalize, x: Interval, alive: Tensor) -> Interval:
+        return normalize_box(x, _per_channel(step.mean, x.lower), _per_channel(step.std, x.lower))
+
+    def add(self, a: Interval, b: Interval, alive: Tensor) -> Interval:
+        return add_boxes(a, b)
+
+    def head(self, head: Linear) -> Head:
+        return Head(head, self)
+
+
+def _per_channel(t: Tensor, like: Tensor) -> Tensor:
+    return t.view(1, -1, *(1,) * (like.dim() - 2))
+
+
+class Head:
+    """The last layer: margins f_y - f_t through rows V_t = fl(W_y - W_t), biases fl(b_y - b_t), by the affine rule.
+
+    The relative error u of V_t and of the bias difference is one more rounding of each product: K >= g(n + 4) suffices.
+    (Differences of float32 numbers cannot underflow in float64.)
+    """
+
+    def __init__(self, head: Linear, rules: RealSound) -> None:
+        self.weight, self.bias = head.weight, head.bias
+        self.terms = self.make_terms(inner_length(head), rules.constant)
+        self._rows: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+        # Rows of every label are kept where all of them take at most 64 MB.
+        self._keep = 2 * head.weight.shape[0] * head.weight.numel() <= 2**23
+
+    def make_terms(self, n: int, constant: float) -> Terms:
+        return real_sound_terms(n, constant)
+
+    def rows(self, label: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(V, |V|, b_y - b, t), of shapes [K, n], [K, n], [K], [K]."""
+        if label in self._rows:
+            return self._rows[label]
+        rows, bias = self.weight[label] - self.weight, self.bias[label] - self.bias
+        absolute = rows.abs()
+        found = rows, absolute, bias, slack(absolute.sum(1), bias, self.terms)
+        if self._keep:
+            self._rows[label] = found
+        return found
+
+    def lower(self, x: Interval, labels: Tensor, alive: Tensor) -> Tensor:
+        """Lower bounds [N, K] of f_y - f_t over the hidden box; the column t = y means nothing."""
+        m, r = center_radius(x, self.terms)
+        out = m.new_empty(len(m), len(self.bias))
+        for label in labels.unique().tolist():
+            rows, absolute, bias, t = self.rows(label)
+            chosen = labels == label
+            d = torch.add(t, F.linear(r[chosen], absolute), alpha=1 + self.terms.dev)
+            out[chosen] = F.linear(m[chosen], rows, bias) - d
+        return out
+
+
+def rules_for(level: str, constant: float) -> RealSound:
+    """The rules of a rigorous level."""
+    if level == "real-sound":
+        return RealSound(constant)
+    if level == "float32-deployed":
+        from acert_zoo.bounds.deployed import Float32Deployed
+
+        return Float32Deployed(constant)
+    raise UnsupportedLayerError(f"no rules for rounding level {level!r}")

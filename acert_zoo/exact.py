@@ -1,0 +1,94 @@
+"""Exact radii: decimal strings and fractions to float64 and back, always rounded in the direction that stays true.
+
+`fl64(2/255) < 2/255`, and so for 143 of the 255 values k/255; `fl64(0.3) < 3/10`. A proof "for eps = 2/255" must
+therefore run at the smallest float64 at or above 2/255, and a claim "certified at 2/255" must compare fractions.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import ROUND_DOWN, Context, Decimal
+from fractions import Fraction
+
+from acert_zoo.errors import InvalidInputError
+
+# Bounded on purpose: Fraction("1e999999999") would compute a number of a billion digits.
+_DECIMAL = re.compile(r"[+-]?(\d{1,60}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,3})?", re.ASCII)
+_RATIO = re.compile(r"[+-]?\d{1,60}\s*/\s*\d{1,60}", re.ASCII)
+_ACCEPTED = "a number >= 0 such as '2/255', '0.3', 1e-3 or Fraction(2, 255)"
+
+
+def parse_eps(value: str | int | float | Fraction) -> Fraction:
+    """The exact value of a radius (pixel units): '2/255' is the fraction, '0.3' is 3/10, the float 0.3 is itself.
+
+    Raises:
+        InvalidInputError: negative, not finite, or not a number.
+
+    >>> parse_eps("2/255"), parse_eps("0.3"), parse_eps(0.5)
+    (Fraction(2, 255), Fraction(3, 10), Fraction(1, 2))
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, Fraction)):
+        raise InvalidInputError(f"eps {value!r} is not {_ACCEPTED}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidInputError(f"eps {value!r} is not finite; accepted: {_ACCEPTED}")
+    if isinstance(value, str):
+        text = value.strip()
+        if not (_DECIMAL.fullmatch(text) or _RATIO.fullmatch(text)):
+            raise InvalidInputError(f"eps {value!r} is not {_ACCEPTED}")
+        value = text.replace(" ", "")
+    try:
+        exact = Fraction(value)
+    except (ValueError, ZeroDivisionError) as error:
+        raise InvalidInputError(f"eps {value!r} is not {_ACCEPTED}") from error
+    if exact < 0:
+        raise InvalidInputError(f"eps {value!r} is negative; accepted: {_ACCEPTED}")
+    return exact
+
+
+def round_up(f: Fraction) -> float:
+    """The smallest float64 >= f (inf beyond the largest)."""
+    try:
+        x = float(f)  # correctly rounded, subnormals included
+    except OverflowError:
+        x = math.inf if f > 0 else -math.inf
+    return math.nextafter(x, math.inf) if x == -math.inf or (x < math.inf and Fraction(x) < f) else x
+
+
+def round_down(f: Fraction) -> float:
+    """The largest float64 <= f (-inf below the smallest)."""
+    return -round_up(-f)
+
+
+def shortest_down(r: float) -> str:
+    """The shortest decimal string that reads back as the float64 `r` and whose exact decimal value is <= r.
+
+    So neither a reader who parses it as float64 nor one who takes the decimal literally sees more than was proved
+    (`repr(0.3)` is "0.3", which is more than the float64 0.3). Like `repr`, it always has a point or an exponent.
+
+    Raises:
+        InvalidInputError: `r` negative or not finite.
+
+    >>> shortest_down(0.1), shortest_down(0.3), shortest_down(0.0)
+    ('0.1', '0.29999999999999998', '0.0')
+    """
+    r = float(r)
+    if not (math.isfinite(r) and r >= 0):
+        raise InvalidInputError(f"radius {r!r} must be finite and >= 0")
+    if r == 0:
+        return "0.0"
+    exact = Decimal(r)
+    for digits in range(1, 800):  # 20 are enough for normal numbers; an exact binary fraction needs at most 767
+        text = _plain(Context(prec=digits, rounding=ROUND_DOWN, Emin=-400, Emax=400).plus(exact))
+        if float(text) == r:
+            return text
+    raise AssertionError(f"no decimal found for {r!r}")  # pragma: no cover
+
+
+def _plain(value: Decimal) -> str:
+    """`value` without trailing zeros, in the notation `repr` would choose for a float of its size."""
+    value = value.normalize(Context(prec=800, Emin=-2000, Emax=2000))
+    if -5 < value.adjusted() < 16:
+        text = f"{value:f}"
+        return text if "." in text else text + ".0"
+    return f"{value:e}"
