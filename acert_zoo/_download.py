@@ -162,9 +162,9 @@ def _inside_cache(path: Path, cache_dir: str | os.PathLike[str] | None) -> Path:
     """`path`, if it leads to a plain file inside the cache: a planted link to elsewhere is not followed."""
     from huggingface_hub import constants
 
-    roots = [Path(cache_dir or constants.HF_HUB_CACHE).expanduser().resolve(), Path(constants.HF_HOME).resolve()]
+    root = Path(cache_dir or constants.HF_HUB_CACHE).expanduser().resolve()
     real = path.resolve()
-    if not any(real.is_relative_to(root) for root in roots):
+    if not real.is_relative_to(root):
         raise DownloadError(f"{path} leads out of the cache, to {real}; it is not read. Delete it and load again.")
     if not stat.S_ISREG(os.stat(real).st_mode):
         raise DownloadError(f"{path} is not a plain file; it is not read. Delete it and load again.")

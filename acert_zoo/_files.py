@@ -37,13 +37,16 @@ def _umask() -> int:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock beside `path` (`.NAME.lock`), so that read-modify-write by several processes is safe."""
+def locked(folder: Path) -> Iterator[None]:
+    """Holds an exclusive lock on a folder, so that read-modify-write of its files by several processes is safe."""
     try:
         import fcntl
     except ImportError:  # Windows: writing stays atomic, only simultaneous writers may lose an update
         yield
         return
-    with open(path.with_name(f".{path.name}.lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)

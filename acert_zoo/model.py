@@ -159,21 +159,21 @@ class AcertModel(nn.Module):
         A README.md that the repository has already is kept.
         """
         try:
-            from huggingface_hub import HfApi
+            from huggingface_hub import CommitOperationAdd, HfApi
         except ImportError as error:
             raise MissingDependencyError("push_to_hub needs huggingface_hub: pip install huggingface_hub") from error
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             api = HfApi(token=token, library_name="acert-zoo")
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            keep = ["README.md"] if api.file_exists(repo_id, "README.md", revision=branch) else None
-            commit = api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
+            keep = {"README.md"} if api.file_exists(repo_id, "README.md", revision=branch) else set()
+            files = [path for path in sorted(Path(folder).iterdir()) if path.name not in keep]
+            commit = api.create_commit(
+                repo_id,
+                [CommitOperationAdd(path.name, path) for path in files],
                 commit_message=commit_message,
                 revision=branch,
                 create_pr=create_pr,
-                ignore_patterns=keep,
             )
         return str(commit)
 

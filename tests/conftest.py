@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.support_hub import ConnectedServer, connected
 
 settings.register_profile("acert_zoo", deadline=None, print_blob=True)
 settings.load_profile("acert_zoo")
@@ -19,3 +22,10 @@ def data_root() -> Path:
     if not root:
         pytest.skip("needs the full data sets: $ACERT_ZOO_DATA is not set")
     return Path(root)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ConnectedServer]:
+    """A loopback Hub that this process's huggingface_hub talks to, with an empty cache."""
+    with connected(monkeypatch, tmp_path) as server:
+        yield server
