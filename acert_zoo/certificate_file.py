@@ -114,18 +114,27 @@ class Line:
         _need_integer("label", self.label)
         _need_integer("prediction", self.prediction)
         _need(self.certifies in ("label", "prediction"), "certifies", self.certifies)
-        _need(self.certifies == "label" or self.label == self.prediction, "label", self.label)
         _need(isinstance(self.radius, str) and len(self.radius) < 450, "radius", self.radius)
         _need(_RADIUS.fullmatch(self.radius) is not None and 0 <= float(self.radius) <= 1, "radius", self.radius)
         if self.margin is not None:
             _need_number("margin", self.margin)
-        claims = float(self.radius) > 0
-        _need(not claims or self.label == self.prediction, "radius of a misclassified image", self.radius)
-        _need(not claims or (self.margin is not None and self.margin > 0), "margin at a certified radius", self.margin)
         _need_string("method", self.method)
         _need(self.rounding in ROUNDINGS, "rounding", self.rounding)
         _need_number("seconds", self.seconds)
         _need(self.seconds >= 0, "seconds", self.seconds)
+
+    def contradictions(self) -> list[str]:
+        """What cannot be true whatever the image is."""
+        found = []
+        if self.certifies == "prediction" and self.label != self.prediction:
+            found.append(f"certifies the prediction {self.prediction}, but has label {self.label}")
+        elif float(self.radius) > 0 and self.label != self.prediction:
+            found.append(
+                f"has radius {self.radius} although label {self.label} is not the prediction {self.prediction}"
+            )
+        if float(self.radius) > 0 and (self.margin is None or self.margin <= 0):
+            found.append(f"has radius {self.radius} at a margin of {self.margin}")
+        return found
 
 
 @dataclass(frozen=True)
@@ -152,7 +161,7 @@ def read_file(path: str | os.PathLike[str], *, partial: bool = False, keep_alter
 
     Args:
         partial: accept a file that a broken-off run left: fewer lines than announced, a torn last line.
-        keep_altered: report lines with a wrong checksum in `altered` in place of raising.
+        keep_altered: keep lines that contradict themselves, and report those with a wrong checksum in `altered`.
 
     Raises:
         CertificateFileError: missing, unreadable, of an unknown schema, or damaged; the message names the line.
@@ -188,6 +197,8 @@ def parse(
                 _need(line.id not in seen, "id that occurs twice:", line.id)
                 seen.add(line.id)
                 lines.append(line)
+                if not keep_altered and line.contradictions():
+                    raise _Invalid(line.contradictions()[0])
             if not intact and not keep_altered:
                 raise _Invalid("its checksum does not fit: the line was altered")
         except _Invalid as error:

@@ -7,9 +7,9 @@ faster than one in (eps, R). Every step stays inside the bracket [largest eps th
 step that does not shrink the bracket is followed by a bisection of log eps.
 
 Two stages. Float32 gives a few digits at the price of a few propagations of a shrinking batch, but its rounding noise
-is near 1e-6 of R0. So the last digits come from the rigorous float64 bound itself (`bounds/rigorous.py`): its secant goes
-on from where float32 ended and aims a little below the root, so that usually the second evaluation passes and ends it.
-What is returned is always an eps at which that bound was positive: the proved end of the bracket.
+is near 1e-6 of R0. So the last digits come from the rigorous float64 bound itself (`bounds/rigorous.py`): its secant
+goes on from where float32 ended and aims a little below the root, so that usually the second evaluation passes and ends
+it. What is returned is always an eps at which that bound was positive: the proved end of the bracket.
 """
 
 from __future__ import annotations
