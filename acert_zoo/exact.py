@@ -15,7 +15,7 @@ from acert_zoo.errors import InvalidInputError
 
 # Bounded on purpose: Fraction("1e999999999") would compute a number of a billion digits.
 _DECIMAL = re.compile(r"[+-]?(\d{1,60}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,3})?", re.ASCII)
-_RATIO = re.compile(r"[+-]?\d{1,60}\s*/\s*\d{1,60}", re.ASCII)
+_RATIO = re.compile(r"[+-]?\d{1,60}(\.\d{1,60})?\s*/\s*\d{1,60}(\.\d{1,60})?", re.ASCII)  # "8.8/255" too
 _ACCEPTED = "a number >= 0 such as '2/255', '0.3', 1e-3 or Fraction(2, 255)"
 
 
@@ -36,9 +36,12 @@ def parse_eps(value: str | int | float | Fraction) -> Fraction:
         text = value.strip()
         if not (_DECIMAL.fullmatch(text) or _RATIO.fullmatch(text)):
             raise InvalidInputError(f"eps {value!r} is not {_ACCEPTED}")
-        value = text.replace(" ", "")
     try:
-        exact = Fraction(value)
+        if isinstance(value, str):
+            numerator, _, denominator = text.partition("/")
+            exact = Fraction(numerator.strip()) / Fraction(denominator.strip() or 1)
+        else:
+            exact = Fraction(value)
     except (ValueError, ZeroDivisionError) as error:
         raise InvalidInputError(f"eps {value!r} is not {_ACCEPTED}") from error
     if exact < 0:
