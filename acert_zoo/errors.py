@@ -50,6 +50,10 @@ class CertificateFileError(AcertZooError, ValueError):
     """A certificate file cannot be read as one."""
 
 
+class RefutedCertificateError(AcertZooError, RuntimeError):
+    """An adversarial image was found within a certified radius: a certificate is wrong. Please report it."""
+
+
 class MissingDependencyError(AcertZooError, ImportError):
     """An optional package is not installed; the message holds the exact install command."""
 
