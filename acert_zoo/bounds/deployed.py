@@ -1,5 +1,5 @@
-"""The rules of level `float32-deployed`: every interval holds the activations of the real-valued network *and* those that
-its float32 program computes, for every float32 input in the box, in any summation order, with or without FMA.
+"""The rules of level `float32-deployed`: every interval holds the activations of the real-valued network *and* those
+that its float32 program computes, for every float32 input in the box, in any summation order, with or without FMA.
 
 u = 2^-53 and k as in `rules.py`; U = 2^-24 is the unit roundoff of float32, q = g32(n + 2) = (n + 2)U / (1 - (n + 2)U).
 
@@ -7,26 +7,27 @@ u = 2^-53 and k as in `rules.py`; U = 2^-24 is the unit roundoff of float32, q =
 wider, each operation rounded to nearest with gradual underflow or flush-to-zero. (Not Winograd, FFT, Strassen, TF32,
 bf16, fp16, quantised; `preconditions.check_backend` refuses the settings under which torch may use those.)
 
-**Input and Normalize.** x' is any float32 in the box, so the box itself serves. fl32(fl32(x' - mean) / std) = v (1 + e)
-with v = (x' - mean)/std, |e| <= 2U + U^2 < 2^-22, plus at most 2^-126 / std + 2^-126 where a result, x' or x' - mean is
-flushed: covered by s = 2^-124 max(1, 1/std). As v - |v| 2^-22 is increasing in v, both ends move by 2^-22 of themselves
-and by s.
+**Input and Normalize.** x' is any float32 in the box, so the box itself serves. fl32(fl32(x' - mean) / std) is
+v (1 + e), v = (x' - mean)/std, |e| <= 2U + U^2 < 2^-22, plus at most 2 * 2^-126 / std + 2^-126 where x', x' - mean or
+the result is flushed to zero: covered by s = 2^-124 max(1, 1/std). As v - |v| 2^-22 is increasing in v, both ends move
+by 2^-22 of themselves and by s.
 
 **Hidden affine step.** The program's input h lies in the box, so its output deviates from W h + b by at most
-g32(n + 1)(|W||h| + |b|) + (2n + 1) 2^-125 (each of 2n + 1 operations may underflow by 2^-126, and the later roundings at
-most double that); an h flushed to zero on being read moves by at most 2^-126. So k + q takes the place of k in k(|m| + r)
-and k|b|, 2^-126 is added to the radius and (2n + 2) 2^-125 to the deviation.
-*Overflow*: no partial sum exceeds (1 + q)(max|h| max sum|W| + max|b|) < 2^127 if max(|lo|, |hi|) max sum|W| + max|b| <= 2^126.
+g32(n + 1)(|W||h| + |b|) + (2n + 1) 2^-125 (each of 2n + 1 operations may underflow by 2^-126, and the later roundings
+at most double that); an h flushed to zero on being read moves by at most 2^-126. So k + q takes the place of k in
+k(|m| + r) and k|b|, 2^-126 is added to the radius and (2n + 2) 2^-125 to the deviation.
+*Overflow*: with a = max(|lo|, |hi|), no partial sum exceeds (1 + q)(a max sum|W| + max|b|) < 2^127 provided that
+a max sum|W| + max|b| <= 2^126.
 
-**Average pooling**: an affine step with n = kh kw, one more rounding in q (a kernel may multiply by fl32(1/n)). The sum is
-formed before the division, so the overflow guard takes sum|W| = n.
+**Average pooling**: an affine step with n = kh kw and one more rounding in q (a kernel may multiply by fl32(1/n)). The
+sum is formed before the division, so the overflow guard takes sum|W| = n.
 **Add**: one rounding, 2^-24 |a + b|, and three possible flushes of which at most two happen: 2^-23 |a + b| + 2^-125 at
-each end. **ReLU, max pooling, flatten** are exact; a flush there is that of the next step's input.
+each end. **ReLU, max pooling and rearrangements** are exact; a flush there is that of the next step's input.
 **BatchNorm** is refused: how a program evaluates it is not fixed.
-Normalize and Add are guarded too: |end| <= 2^126.
+Normalize and Add are guarded too: every end they give is at most 2^126.
 
 **Head.** The program computes f_y and f_t separately: their errors are relative to |W_y| and |W_t|, not to |W_y - W_t|.
-With H = (|W|(|m| + r) + |b|)(1 + k): each logit is off by at most q H + (2n + 2) 2^-125, hence
+With H = (|W|(|m| + r) + |b|)(1 + k) each logit is off by at most q H + (2n + 2) 2^-125, hence
     lower_t - q(H_y + H_t) - (2n + 2) 2^-123
 bounds the difference of the float32 logits, lower_t being the real-sound bound with 2^-126 added to the radius (flushed
 inputs). It is positive only if the float32 argmax is y. A float32 softmax is another matter.
@@ -50,6 +51,7 @@ from acert_zoo.bounds.rules import (
     down,
     gamma,
     normalize_box,
+    per_channel,
     real_sound_terms,
     up,
 )
@@ -103,8 +105,7 @@ class Float32Deployed(RealSound):
         return super().affine(step, x, alive)
 
     def normalize(self, step: Normalize, x: Interval, alive: Tensor) -> Interval:
-        shape = (1, -1, *(1,) * (x.lower.dim() - 2))
-        mean, std = step.mean.view(shape), step.std.view(shape)
+        mean, std = per_channel(step.mean, x.lower), per_channel(step.std, x.lower)
         out = widen(normalize_box(x, mean, std), 2.0**-22, 2.0**-124 * torch.clamp(1 / std, min=1.0))
         alive &= fits(out) & bool((mean.abs() <= LARGEST).all())
         return out

@@ -1,6 +1,6 @@
 """What must hold before a rounding-sound bound means anything; each check raises an error that names what is wrong.
 
-`check_network` looks at the numbers of a network, `check_backend` at the settings of torch, `check_model` at the module.
+`check_network` looks at a network's numbers, `check_backend` at the settings of torch, `check_model` at a module.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from acert_zoo.network import (
     Affine,
     AvgPool,
     BatchNorm,
+    Concat,
     Conv,
     Flatten,
     Linear,
     MaxPool,
     Network,
     Normalize,
+    Permute,
     ReLU,
+    Reshape,
     Step,
 )
 
@@ -37,7 +40,8 @@ U64 = 2.0**-53  # unit roundoff of float64
 U32 = 2.0**-24  # unit roundoff of float32
 
 # Exact types on purpose: a subclass may compute something else.
-_COVERED = (Normalize, Conv, Linear, ReLU, Flatten, AvgPool, MaxPool, Add, BatchNorm)
+EXACT = (ReLU, Flatten, Reshape, Permute, Concat, MaxPool)  # every output is an entry of the inputs, or 0
+_COVERED = (Normalize, Conv, Linear, AvgPool, Add, BatchNorm, *EXACT)
 _ONEDNN_MATH_MODES = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
 
 
@@ -113,7 +117,8 @@ def _check_tensor(t: Tensor, name: str, level: str) -> None:
         raise UnsoundSettingError(f"{name} holds values that are not finite")
     if level == DEPLOYED and bool(has_subnormal(t)):
         raise UnsoundSettingError(
-            f"{name} holds subnormal float32 values, which a program may flush to zero; set them to 0 or use {REAL_SOUND}"
+            f"{name} holds subnormal float32 values, which a program may flush to zero; set them to 0, or use "
+            f"{REAL_SOUND}"
         )
 
 
@@ -144,8 +149,8 @@ def check_backend(level: str) -> None:
         raise UnsoundSettingError(f"{DEPLOYED} is claimed on x86-64 CPUs only, this is {platform.machine()!r}")
     if not _mkldnn_on() and _nnpack_on():
         raise UnsoundSettingError(
-            "oneDNN is off, so float32 convolutions may go to NNPACK, whose Winograd kernels are outside the bound; set "
-            "torch.backends.mkldnn.enabled = True or torch.backends.nnpack.set_flags(False)"
+            "oneDNN is off, so float32 convolutions may go to NNPACK, whose Winograd kernels are outside the bound; "
+            "set torch.backends.mkldnn.enabled = True or torch.backends.nnpack.set_flags(False)"
         )
     for name in _ONEDNN_MATH_MODES:
         if os.environ.get(name, "").strip().upper() not in ("", "STRICT"):

@@ -48,11 +48,17 @@ class RigorousNetwork:
             if isinstance(step, (Affine, AvgPool, BatchNorm))
         }
         self._head = self._rules.head(self.network.head)
+        read = [i for step in self.network.steps for i in step.inputs]
+        self._in_place = {  # ReLUs that may overwrite what they read: an affine rule's own tensors, read by nobody else
+            index
+            for index, step in enumerate(self.network.steps)
+            if isinstance(step, ReLU) and step.inputs[0] - 1 in self._prepared and read.count(step.inputs[0]) == 1
+        }
         self._last_use = {i: index for index, step in enumerate(self.network.steps) for i in step.inputs}
 
     @torch.no_grad()
     def margins(self, images: Tensor, labels: Tensor, eps: Tensor | float) -> Tensor:
-        """Rigorous lower bounds, float64 [N], of min over t != y of f_y - f_t on B(x, eps); -inf where nothing is proved.
+        """Rigorous lower bounds, float64 [N], of min over t != y of f_y - f_t on B(x, eps); -inf: nothing is proved.
 
         Args:
             images: float32 [N, C, H, W], the exact pixels, in [0, 1].
@@ -94,7 +100,6 @@ class RigorousNetwork:
         for index, step in enumerate(self.network.steps[:-1]):
             inputs: list[Interval] = [values[i] for i in step.inputs]  # type: ignore[misc]
             x = inputs[0]
-            last = kept is None and all(self._last_use[i] == index for i in step.inputs)
             if isinstance(step, BatchNorm):
                 out = self._rules.batchnorm(self._prepared[index], step.mean, x, alive)
             elif index in self._prepared:
@@ -103,10 +108,10 @@ class RigorousNetwork:
                 out = self._rules.normalize(step, x, alive)
             elif isinstance(step, Add):
                 out = self._rules.add(x, inputs[1], alive)
-            elif isinstance(step, ReLU) and last:
+            elif index in self._in_place and kept is None:
                 out = Interval(x.lower.relu_(), x.upper.relu_())
-            else:  # ReLU, MaxPool, Flatten: exact and monotone
-                out = Interval(step(x.lower), step(x.upper))
+            else:  # preconditions.EXACT: monotone and free of rounding
+                out = Interval(step(*(v.lower for v in inputs)), step(*(v.upper for v in inputs)))
             values.append(out)
             for i in step.inputs:  # free what no later step reads
                 if kept is None and self._last_use[i] == index:
@@ -119,7 +124,8 @@ class RigorousNetwork:
         """`eps` as float64 [N]; raises on anything for which the bounds would not mean what they say."""
         if images.dtype != torch.float32 or images.dim() < 2 or images.device.type != "cpu":
             raise InvalidInputError(
-                f"images must be float32 [N, C, H, W] on the CPU, got {images.dtype} {tuple(images.shape)} on {images.device}"
+                f"images must be float32 [N, C, H, W] on the CPU, got {images.dtype} {tuple(images.shape)} on "
+                f"{images.device}"
             )
         if not bool(((images >= 0) & (images <= 1)).all()):
             raise InvalidInputError("pixels must lie in [0, 1]")

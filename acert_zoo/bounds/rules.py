@@ -8,28 +8,31 @@ deviate from W m + b by at most g(n + 1)(|W||m| + |b|) + U, where U <= (2n + 1) 
 flush-to-zero included. It holds for inner products only, not for Winograd, FFT or Strassen kernels.
 
 **Affine rule.** Input box [lo, hi], finite. m = fl((lo + hi)/2): any m serves, since what counts is the radius about
-it. r0 = max(fl(hi - m), fl(m - lo)) >= 0; fl(a) = a/(1 + e) with |e| <= u, so the true radius is rho <= r0 (1 + u). Then
-    r = fl(r0 (1 + 4u + k) + k|m|),    c = fl(W m + b),    d = fl((1 + k) fl(|W| r) + t),    lo' = fl(c - d), hi' = fl(c + d)
+it. r0 = max(fl(hi - m), fl(m - lo)) >= 0; fl(a) = a/(1 + e), |e| <= u, so the true radius is rho <= r0 (1 + u). Then
+    r = fl(r0 (1 + 4u + k) + k|m|),    c = fl(W m + b),    d = fl((1 + k) fl(|W| r) + t),
+    lo' = fl(c - d),    hi' = fl(c + d)
 with t >= k|b| + tiny sum|W| per output, rounded up (so the radius is in effect r + tiny).
 Claim: W h + b lies in [lo', hi'] for every h in the box.
-*Proof.* k <= 2^-19 (preconditions), so r >= rho + K(|m| + rho) with K := k - 4u >= g(2n + 11). Up to underflow
-fl(|W| r) >= (1 - g(n))|W| r, and (1 + k)(1 - g(n))(1 - u)^4 >= 1, hence
+*Proof.* k <= 2^-10 (2^-20 by the preconditions, times c <= 1024), so r >= rho + K(|m| + rho), K := k (1 - 2^-8) - 4u.
+Up to underflow fl(|W| r) >= (1 - g(n))|W| r, and (1 + k)(1 - g(n))(1 - u)^4 >= 1, hence
     d (1 - u) >= |W| rho + K |W|(|m| + rho) + k (1 - 4u)|b| + [tiny sum|W| / 2 - U].
 The bracket is >= 0: a row either is all zeros (then no product rounds and U = 0) or has some |w| >= 2^-149, and
 2^-950 > U for n < 2^60. (With tiny = 2^-1074, products of 2^-149 weights vanish and the bound is wrong.) On the other
-side fl(c - d) <= c - d + u(|c| + d), c <= W m + b + g(n + 1)(|W||m| + |b|) + U, |c| <= (1 + g(n + 1))(|W||m| + |b|) + U.
-So lo' <= W m + b - |W| rho as soon as K and k(1 - 4u) are at least g(n + 3), which they are; hi' likewise. QED
+side, with S = |W||m| + |b|: fl(c - d) <= c - d + u(|c| + d), c <= W m + b + g(n + 1) S + U, and |c| <= 2 S + U.
+So lo' <= W m + b - |W| rho as soon as K and k(1 - 4u) are at least g(n + 4), which they are, as k >= g(2n + 16) and
+n >= 1; hi' likewise. QED
 
-Inside the rule nothing is moved by nextafter: the slack between g(n + 3) and g(2n + 16) covers those roundings. Only
+Inside the rule nothing is moved by nextafter: the slack between g(n + 4) and g(2n + 16) covers those roundings. Only
 the box, Normalize, Add and the centring of BatchNorm, which have no such slack, use `up` and `down`. Of k r and k d
 either one alone covers the rounding of |W| r; k|m| and k|b| are each needed.
 
 **Widening.** An output interval exceeds the exact image of its input interval by at most
 6k(|W|(|m| + r) + |b|) + |W| 2^-798 at each end.
 
-**Nesting** (cascades). If one input box lies in another, the outputs of the rule with c on the inner box lie within those
-with 5c on the outer one: the inner widening is at most about 3k(|W|(|m| + r) + |b|), the outer one at least 5k - g(n + 3)
-times a larger factor, and |m| + r = max(|lo|, |hi|) is monotone in the box. `up`, `down`, +, -, / are monotone.
+**Nesting** (cascades). If one input box lies in another, the outputs of the rule with c on the inner box lie within
+those with 5c on the outer one: with A = |W|(|m| + r) + |b|, monotone in the box since |m| + r = max(|lo|, |hi|), the
+inner rule widens by at most (2k + g(n + 4))(1 + small) A <= 3k A, the outer one by at least
+(5k - g(n + 4))(1 - small) A >= 4k A; tiny likewise. `up`, `down`, +, - and / are monotone.
 """
 
 from __future__ import annotations
@@ -88,7 +91,7 @@ def input_box(images: Tensor, eps: Tensor) -> Interval:
     """A float64 box that holds B(x, eps) cut with [0, 1]^d.
 
     fl(x - eps) and fl(x + eps), moved outward by nextafter, then clipped. An eps below 2^-800 is raised to it, so that
-    nothing here or in Normalize underflows (differences of two float32 or of a float32 and such an eps stay above 2^-250).
+    nothing here or in a Normalize that reads pixels underflows (a float32 and such an eps differ by 0 or over 2^-210).
 
     Args:
         images: exact float32 pixels [N, C, H, W].
@@ -100,7 +103,7 @@ def input_box(images: Tensor, eps: Tensor) -> Interval:
 
 
 def normalize_box(box: Interval, mean: Tensor, std: Tensor) -> Interval:
-    """Encloses (x - mean) / std: both operations are monotone in x, and each end is moved outward after each of them."""
+    """Encloses (x - mean) / std: both operations are monotone in x; each end is moved outward after each of them."""
     return Interval(down(down(box.lower - mean) / std), up(up(box.upper - mean) / std))
 
 
@@ -112,8 +115,8 @@ def add_boxes(a: Interval, b: Interval) -> Interval:
 def guard_overflow(x: Interval) -> Interval:
     """[-inf, inf] where an end is NaN or infinite on the wrong side.
 
-    c = +inf (an overflow, perhaps only of a partial sum) would give the lower bound +inf and prove anything. The infinite
-    interval turns into NaN or infinite bounds in every later output that depends on it, and `margins` refuses those.
+    c = +inf (an overflow, perhaps only of a partial sum) would give the lower bound +inf and prove anything. The
+    infinite interval makes every later output that depends on it NaN or infinite, and `margins` refuses those.
     """
     if math.isfinite(float(x.lower.sum() + x.upper.sum())):  # the usual case, at the price of two sums
         return x
@@ -174,12 +177,12 @@ class RealSound:
             return AffineMap(step, step, slack(one, 0 * one, terms), terms, float(n), 0.0)
         terms = self.terms(n)
         if isinstance(step, BatchNorm):
-            # W = gamma / sqrt(var + epsilon) carries at most three roundings, one more each than K >= g(7) covers at n = 1.
+            # W = gamma / sqrt(var + epsilon) has up to three roundings of its own: K >= g(n + 7) = g(8) is needed.
             scale, bias = step.gamma / torch.sqrt(step.var + step.epsilon), step.beta
             t = slack(scale.abs(), bias, terms)
             return AffineMap(
-                lambda m: m * _per_channel(scale, m) + _per_channel(bias, m),
-                lambda r: r * _per_channel(scale.abs(), r),
+                lambda m: m * per_channel(scale, m) + per_channel(bias, m),
+                lambda r: r * per_channel(scale.abs(), r),
                 t,
                 terms,
                 float(scale.abs().max()),
@@ -202,15 +205,15 @@ class RealSound:
         m, r = center_radius(x, step.terms)
         c = step.center(m)
         del m
-        return combine(c, step.spread(r), _per_channel(step.slack, c), step.terms)
+        return combine(c, step.spread(r), per_channel(step.slack, c), step.terms)
 
     def batchnorm(self, step: AffineMap, mean: Tensor, x: Interval, alive: Tensor) -> Interval:
         """gamma (x - mean) / sqrt(var + epsilon) + beta: x - mean as in Normalize, then the affine rule."""
-        mean = _per_channel(mean, x.lower)
+        mean = per_channel(mean, x.lower)
         return self.affine(step, Interval(down(x.lower - mean), up(x.upper - mean)), alive)
 
     def normalize(self, step: Normalize, x: Interval, alive: Tensor) -> Interval:
-        return normalize_box(x, _per_channel(step.mean, x.lower), _per_channel(step.std, x.lower))
+        return normalize_box(x, per_channel(step.mean, x.lower), per_channel(step.std, x.lower))
 
     def add(self, a: Interval, b: Interval, alive: Tensor) -> Interval:
         return add_boxes(a, b)
@@ -219,14 +222,15 @@ class RealSound:
         return Head(head, self)
 
 
-def _per_channel(t: Tensor, like: Tensor) -> Tensor:
+def per_channel(t: Tensor, like: Tensor) -> Tensor:
+    """A [C] or [1] tensor shaped so that it broadcasts along axis 1 of `like`."""
     return t.view(1, -1, *(1,) * (like.dim() - 2))
 
 
 class Head:
     """The last layer: margins f_y - f_t through rows V_t = fl(W_y - W_t), biases fl(b_y - b_t), by the affine rule.
 
-    The relative error u of V_t and of the bias difference is one more rounding of each product: K >= g(n + 4) suffices.
+    The relative error u of V_t and of the bias difference is one more rounding of each product: K >= g(n + 5) suffices.
     (Differences of float32 numbers cannot underflow in float64.)
     """
 
