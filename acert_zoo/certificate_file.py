@@ -92,7 +92,8 @@ class Line:
 
     Attributes:
         radius: decimal string; neither its exact value nor its float64 reading exceeds what was proved.
-        margin: proved lower bound of the margin at that radius, in logit units; None where nothing was proved.
+        margin: proved lower bound of the margin at that radius, in logit units; None where nothing was proved, and for
+            cascades, whose radius belongs to several margins.
         route: how a cascade answered, else None.
     """
 
@@ -132,7 +133,7 @@ class Line:
             found.append(
                 f"has radius {self.radius} although label {self.label} is not the prediction {self.prediction}"
             )
-        if float(self.radius) > 0 and (self.margin is None or self.margin <= 0):
+        if float(self.radius) > 0 and (self.route is None if self.margin is None else self.margin <= 0):
             found.append(f"has radius {self.radius} at a margin of {self.margin}")
         return found
 

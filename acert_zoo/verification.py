@@ -8,6 +8,7 @@ or `float64`) is proved where IBP can prove it, and reported as not proved where
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acert_zoo.bounds.preconditions import RIGOROUS_LEVELS
+from acert_zoo.bounds.preconditions import REAL_SOUND, RIGOROUS_LEVELS
 from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.certificate_file import Header, Line, read_file
 from acert_zoo.certificates import network_sha256
@@ -33,6 +34,7 @@ from acert_zoo.verification_images import Images, Source, image_source
 PROVED, NOTHING_CLAIMED, NOT_PROVED, FAILED = "proved", "nothing claimed", "not re-proved", "failed"
 BATCH_SIZE = 32
 LOGIT_NOISE = 1e-5  # float32 logits of another batch size or machine agree this well, relative to the largest
+MARGIN_NOISE = 1e-9  # and float64 margin bounds this well
 
 
 @dataclass(frozen=True)
@@ -166,39 +168,49 @@ def _compare_model(header: Header, model: nn.Module, digest: str) -> list[str]:
 
 
 class _Prover:
-    """Predictions and margin bounds of the model that the file is about.
+    """Answers and rigorous margin bounds of the model that the file is about.
 
-    A model that is no single network brings its own `prover(levels)`, with the same `__call__` and attributes.
+    A model that is no single network brings its own `prover(rounding=)`, whose `proves(images, labels, radii)`
+    is a bool [N], and says its `network_sha256`, `input_shape` and `num_classes` itself.
     """
 
     def __init__(self, model: nn.Module, roundings: Sequence[str]) -> None:
-        levels = {r if r in RIGOROUS_LEVELS else "real-sound" for r in roundings}
+        levels = {_level(r) for r in roundings}
         own = getattr(model, "prover", None)
-        if callable(own):
-            self._own = own(sorted(levels))
-            self.network_sha256, self.input_shape = self._own.network_sha256, self._own.input_shape
-            self.num_classes = self._own.num_classes
-            return
-        self._own = None
+        self.own: dict[str, Any] | None = None
+        self.rigorous: dict[str, RigorousNetwork] = {}
         self.input_shape = getattr(model, "input_shape", None)
-        self.network = trace(model, self.input_shape).detach()
-        self.network_sha256 = network_sha256(self.network)
-        self.num_classes = self.network.num_classes
-        self.rigorous = {level: RigorousNetwork(self.network, level) for level in levels}
+        if callable(own):
+            self.own = {level: own(rounding=level) for level in levels}
+            self.answer: Callable[[Tensor], Tensor] = model
+            self.network_sha256: str = model.network_sha256  # type: ignore[assignment]
+            self.num_classes = int(model.num_classes)  # type: ignore[arg-type]
+            return
+        network = trace(model, self.input_shape).detach()
+        self.answer, self.network_sha256, self.num_classes = network, network_sha256(network), network.num_classes
+        self.rigorous = {level: RigorousNetwork(network, level) for level in levels}
 
     @torch.no_grad()
     def __call__(
-        self, images: Tensor, labels: Tensor, radii: Tensor, levels: Sequence[str], routes: Sequence[Any]
-    ) -> tuple[Tensor, Tensor]:
-        """(logits [N, K], margins [N]): margins > 0 where the label is proved within the radius; NaN nowhere."""
-        if self._own is not None:
-            return self._own(images, labels, radii, levels, routes)
-        margins = torch.full((len(labels),), -torch.inf, dtype=torch.float64)
-        for level, rigorous in self.rigorous.items():
-            index = torch.tensor([i for i, of_line in enumerate(levels) if of_line == level], dtype=torch.int64)
-            if len(index):
-                margins[index] = rigorous.margins(images[index], labels[index], radii[index])
-        return self.network(images), margins
+        self, images: Tensor, labels: Tensor, radii: Tensor, roundings: Sequence[str]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(logits [N, K], proved bool [N], margin bounds float64 [N], NaN where there is no single one)."""
+        proved = torch.zeros(len(labels), dtype=torch.bool)
+        margins = torch.full((len(labels),), math.nan, dtype=torch.float64)
+        for level in {_level(r) for r in roundings}:
+            index = torch.tensor([i for i, r in enumerate(roundings) if _level(r) == level])
+            x, y, eps = images[index], labels[index], radii[index]
+            if self.own is not None:
+                proved[index] = self.own[level].proves(x, y, eps)
+            else:
+                margins[index] = self.rigorous[level].margins(x, y, eps)
+                proved[index] = margins[index] > 0
+        return self.answer(images), proved, margins
+
+
+def _level(rounding: str) -> str:
+    """The level at which a line is proved: its own, or real-sound for what floating-point bounds claim."""
+    return rounding if rounding in RIGOROUS_LEVELS else REAL_SOUND
 
 
 def _check_chunk(
@@ -225,20 +237,16 @@ def _check_chunk(
             usable.append((number, line, image))
         reports[number] = LineReport(number, line.id, FAILED, tuple(reasons), line.radius)
     if usable:
-        for (number, line, _), logits, margin in zip(usable, *_evaluate(usable, prover), strict=True):
-            reports[number] = _judge(reports[number], line, logits, float(margin))
+        lines = [line for _, line, _ in usable]
+        results = prover(
+            torch.stack([image for _, _, image in usable]),
+            torch.tensor([line.label for line in lines]),
+            torch.tensor([claimed_radius(line.radius) for line in lines], dtype=torch.float64),
+            [line.rounding for line in lines],
+        )
+        for (number, line, _), logits, proved, margin in zip(usable, *results, strict=True):
+            reports[number] = _judge(reports[number], line, logits, bool(proved), float(margin))
     return list(reports.values())
-
-
-def _evaluate(usable: Sequence[tuple[int, Line, Tensor]], prover: _Prover) -> tuple[Tensor, Tensor]:
-    lines = [line for _, line, _ in usable]
-    return prover(
-        torch.stack([image for _, _, image in usable]),
-        torch.tensor([line.label for line in lines]),
-        torch.tensor([claimed_radius(line.radius) for line in lines], dtype=torch.float64),
-        [line.rounding if line.rounding in RIGOROUS_LEVELS else "real-sound" for line in lines],
-        [line.route for line in lines],
-    )
 
 
 def claimed_radius(text: str) -> float:
@@ -246,29 +254,23 @@ def claimed_radius(text: str) -> float:
     return max(round_up(parse_eps(text)), float(text))
 
 
-def _judge(report: LineReport, line: Line, logits: Tensor, margin: float) -> LineReport:
+def _judge(report: LineReport, line: Line, logits: Tensor, proved: bool, margin: float) -> LineReport:
     reasons = list(report.reasons)
-    noise = LOGIT_NOISE * max(1.0, float(logits.abs().max()))
-    if not float(logits[line.prediction]) >= float(logits.max()) - noise:
+    scale = max(1.0, float(logits.abs().max()))
+    if not float(logits[line.prediction]) >= float(logits.max()) - LOGIT_NOISE * scale:
         reasons.append(f"the model answers {int(logits.argmax())}, the line says {line.prediction}")
     if Fraction(line.radius) == 0:
         return replace(report, status=FAILED if reasons else NOTHING_CLAIMED, reasons=tuple(reasons))
-    proved = margin > 0
-    if (
-        proved
-        and line.rounding in RIGOROUS_LEVELS
-        and line.margin is not None
-        and line.margin > margin + 1e-9 * max(1.0, float(logits.abs().max()))
-    ):
+    rigorous = line.rounding in RIGOROUS_LEVELS
+    if rigorous and proved and line.margin is not None and line.margin > margin + MARGIN_NOISE * scale:
         reasons.append(f"the margin proved is {margin:g}, the line says {line.margin:g}")
-    status = PROVED
+    status = FAILED if reasons else PROVED
     if not proved:
-        status = FAILED if line.rounding in RIGOROUS_LEVELS else NOT_PROVED
-        level = line.rounding if status == FAILED else "real-sound"
-        reasons.append(f"label {line.label} is not proved within {line.radius} (margin bound {margin:g}, {level})")
-        if status == NOT_PROVED:
+        bound = "" if math.isnan(margin) else f": its margin bound is {margin:g}"
+        reasons.append(f"label {line.label} is not proved within {line.radius}{bound} ({_level(line.rounding)})")
+        if not rigorous and status == PROVED:
+            status = NOT_PROVED
             reasons.append(f"it was found by {line.method} in {line.rounding}, whose rounding is not proved")
-            status = FAILED if len(reasons) > 2 else NOT_PROVED
-    elif reasons:
-        status = FAILED
-    return replace(report, status=status, reasons=tuple(reasons), margin=margin)
+        else:
+            status = FAILED
+    return replace(report, status=status, reasons=tuple(reasons), margin=None if math.isnan(margin) else margin)
