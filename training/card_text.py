@@ -197,10 +197,11 @@ def test_set_note(evaluation: Mapping[str, Any] | None) -> str:
     inexact = (evaluation or {}).get("test_inexact", [])
     if not inexact:
         return ""
-    return "\n%s\n" % paragraph(
-        f"{len(inexact)} of these test images are JPEG approximations of the originals in the copy of the data set that "
-        "was used (labels and positions are right)."
+    text = (
+        f"{len(inexact)} of these test images are JPEG approximations of the originals in the copy of the data set "
+        "that was used (labels and positions are right)."
     )
+    return f"\n{paragraph(text)}\n"
 
 
 def cascade_section(members: Sequence[Mapping[str, Any]], gates: Sequence[Any]) -> str:

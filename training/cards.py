@@ -100,8 +100,8 @@ def _counts(infos: list[ModelInfo]) -> str:
     n = {m.n for i in infos for m in i.metrics}
     images = "no images" if not n else f"{min(n):,}" if len(n) == 1 else f"{min(n):,} to {max(n):,}"
     return (
-        f"{images} test images; ACR and certified accuracy from rounding-sound interval bounds (IBP) unless a card says "
-        "otherwise; all numbers rounded down."
+        f"{images} test images; ACR and certified accuracy from rounding-sound interval bounds (IBP) unless a card "
+        "says otherwise; all numbers rounded down."
     )
 
 

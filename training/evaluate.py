@@ -1,8 +1,8 @@
 """Evaluates a run or a zoo model on the test set, once: python training/evaluate.py --model NAME | --run RUN.
 
-Accuracy, ACR and certified accuracy from rounding-sound IBP radii. Under `torchrun --nproc-per-node N` the images are
-shared out among N processes with identical results: the set is cut into the same chunks whatever N is, and each chunk
-is certified by one process.
+Accuracy, ACR and certified accuracy from rounding-sound IBP radii. `torchrun --nproc-per-node N -- training/evaluate.py
+--run RUN` (torchrun needs the `--`) shares the images out among N processes with identical results: the set is cut into
+the same chunks whatever N is, and each chunk is certified by one process.
 """
 
 from __future__ import annotations
@@ -92,7 +92,6 @@ def evaluate(
             torch.from_numpy(np.array(labels[part])),
             method="ibp",
             rounding=rounding,
-            batch_size=CHUNK,
         )
         radius[part] = torch.as_tensor(np.asarray(result.radius), dtype=torch.float64)
         correct[part] = torch.as_tensor(np.asarray(result.prediction) == np.asarray(result.label)).long()

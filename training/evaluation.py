@@ -31,7 +31,7 @@ RADIUS_ATOL = 1e-7
 
 
 def floor_decimal(value: Fraction, digits: int) -> float:
-    """The float whose shortest decimal is `value` >= 0 cut to `digits` decimals: as printed, never more than `value`."""
+    """`value` >= 0 cut to `digits` decimals: the number that prints so is never more than `value`."""
     return float(Fraction(value * 10**digits // 1, 10**digits))
 
 

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError  # what torch raises for a damaged file; nothing is unpickled here
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -47,8 +48,8 @@ def read_run(run: Path) -> tuple[Recipe, dict[str, Any]]:
         state = torch.load(run / "last.pt", map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InvalidInputError(f"{run} is not the folder of a training run: {error.filename} is missing") from None
-    except (RuntimeError, EOFError, OSError) as error:
-        raise InvalidInputError(f"{run / 'last.pt'} cannot be read: {error}") from error
+    except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
+        raise InvalidInputError(f"{run / 'last.pt'} cannot be read: {str(error)[:200]}") from error
     if not isinstance(state, dict) or "model" not in state:
         raise InvalidInputError(f"{run / 'last.pt'} holds no training state")
     return recipe, state

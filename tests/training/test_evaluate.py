@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+import acert_zoo
+from acert_zoo.data import load_split, to_pixels
+from acert_zoo.errors import InvalidInputError
+from tests.support_zoo import empty_zoo, make_data, make_run
+from training.evaluate import evaluate, main, summary
+from training.evaluation import Evaluation, differences, exact_radius, floor_decimal, floor_text
+from training.export import deployed_model, read_run, store_evaluation
+from training.zoo_folder import REPOSITORY, ZooFolder
+
+
+def evaluation(radius, correct, **changes) -> Evaluation:
+    values = {
+        "name": "it",
+        "version": 1,
+        "weights_sha256": "a" * 64,
+        "dataset": "cifar10",
+        "split": "test",
+        "eps_max": "8.8/255",
+        "total": len(radius),
+        **changes,
+    }
+    return Evaluation(radius=np.array(radius, dtype=np.float64), correct=np.array(correct), **values)
+
+
+def test_metrics_by_hand() -> None:
+    # 8.8/255 = 0.0345098...: the second radius is half of it, the third beyond it
+    half = float(Fraction(44, 2550))
+    it = evaluation([0.0, half, 0.5, 0.0], [False, True, True, True])
+    assert it.accuracy == 75.0
+    assert it.acr == pytest.approx((half + 0.5) / 4, abs=1e-9)
+    assert it.acr_percent("8.8/255") == pytest.approx(100 * 1.5 / 4, abs=1e-6)
+    assert it.acr_percent("8.8/255") <= 37.5
+    assert it.certified_accuracy("2/255") == 50.0
+    assert it.certified_accuracy("0.5") == 25.0
+    assert it.certified_accuracy("0.51") == 0.0
+    assert it.certified_accuracy("0") == 75.0
+
+
+def test_certified_accuracy_compares_exactly() -> None:
+    below = float(Fraction(2, 255))  # the float64 nearest to 2/255 lies below it
+    assert Fraction(below) < Fraction(2, 255)
+    assert evaluation([below], [True]).certified_accuracy("2/255") == 0.0
+    assert evaluation([np.nextafter(below, 1)], [True]).certified_accuracy("2/255") == 100.0
+
+
+def test_one_third_is_rounded_down() -> None:
+    it = evaluation([0.1, 0.0, 0.0], [True, True, False])
+    assert it.accuracy == 66.666666
+    assert it.certified_accuracy("2/255") == 33.333333
+    assert floor_text(it.accuracy, 2) == "66.66"
+
+
+def test_metrics_carry_their_provenance() -> None:
+    metrics = evaluation([0.1, 0.0], [True, False]).metrics()
+    assert [(m["metric"], m["eps"]) for m in metrics] == [
+        ("accuracy", None),
+        ("acr", None),
+        ("acr_percent", "8.8/255"),
+        ("certified_accuracy", "2/255"),
+        ("certified_accuracy", "8/255"),
+    ]
+    assert all(m["n"] == 2 and m["dataset"] == "cifar10" and m["split"] == "test" for m in metrics)
+    assert all(m["rounding"] == "real-sound" and m["method"] == "ibp" for m in metrics[1:])
+
+
+@pytest.mark.parametrize(
+    ("radius", "correct"),
+    [([], []), ([0.1, 0.2], [True]), ([np.nan], [True]), ([-0.1], [True]), ([0.1], [False]), ([[0.1]], [[True]])],
+)
+def test_impossible_results_are_refused(radius, correct) -> None:
+    with pytest.raises(InvalidInputError):
+        evaluation(radius, correct)
+
+
+def test_exact_radius() -> None:
+    assert exact_radius("8.8/255") == Fraction(88, 2550)
+    assert exact_radius("0.4") == Fraction(2, 5)
+
+
+@given(st.fractions(0, 1000), st.integers(0, 9))
+def test_floored_decimals_never_exceed_the_value(value: Fraction, digits: int) -> None:
+    floored = floor_decimal(value, digits)
+    assert value - Fraction(1, 10**digits) < Fraction(repr(floored)) <= value
+    assert Fraction(floor_text(floored, digits)) == Fraction(repr(floored))
+    assert Fraction(floor_text(floored, 2)) <= value
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=30))
+def test_metrics_never_exceed_the_exact_ones(images: list[tuple[float, bool]]) -> None:
+    radius, correct = [r if right else 0.0 for r, right in images], [right for _, right in images]
+    it, cap = evaluation(radius, correct), Fraction(88, 2550)
+    exact = [Fraction(r) for r in radius]
+    assert 0 <= sum(exact) / len(exact) - Fraction(repr(it.acr)) < Fraction(1, 10**9)
+    share = 100 * sum(min(r, cap) for r in exact) / len(exact) / cap
+    assert 0 <= share - Fraction(repr(it.acr_percent("8.8/255"))) < Fraction(1, 10**6)
+    curve = it.curve()["certified_accuracy"]
+    assert curve == sorted(curve, reverse=True)
+    assert curve[0] == it.accuracy
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "run")
+
+
+def test_radii_are_those_of_certify_and_the_limit_is_a_prefix(tmp_path: Path, run: Path) -> None:
+    root = str(make_data(tmp_path / "data", run, test=30))
+    recipe, state = read_run(run)
+    model = deployed_model(recipe, state)
+    common = {"name": "it", "version": None, "weights_sha256": "a" * 64, "eps_max": "8.8/255", "data_root": root}
+    full, part = evaluate(model, "cifar10", **common), evaluate(model, "cifar10", limit=12, **common)
+    images, labels = load_split("cifar10", "test", root)
+    direct = acert_zoo.certify(model, to_pixels(np.array(images)), torch.from_numpy(labels))
+    assert np.array_equal(direct.radius.numpy(), full.radius)
+    assert np.array_equal(direct.correct.numpy(), full.correct)
+    assert full.n == full.total == 30
+    assert (full.radius > 0).sum() >= 5
+    assert not full.radius[~full.correct].any()
+    assert np.allclose(part.radius, full.radius[:12], rtol=1e-5)
+    assert (part.n, part.total) == (12, 30)
+    assert full.inexact == (3, 5)
+    assert evaluate(model, "cifar10", limit=4, **common).inexact == (3,)
+    assert "JPEG approximations" in summary(full)
+    with pytest.raises(InvalidInputError, match="limit"):
+        evaluate(model, "cifar10", limit=0, **common)
+
+
+def test_processes_give_identical_results(tmp_path: Path, run: Path) -> None:
+    root = make_data(tmp_path / "data", run, test=1100)  # three chunks, shared by two processes
+    environment = {**os.environ, "ACERT_ZOO_DATA": str(root), "OMP_NUM_THREADS": "1"}
+    script = str(REPOSITORY / "training" / "evaluate.py")
+    results = []
+    for launcher in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]):
+        out = tmp_path / f"{len(results)}.json"
+        command = [sys.executable, *launcher, script, "--run", str(run), "--out", str(out)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.count("certified accuracy at 2/255") == 1  # only the first process prints
+        results.append(json.loads(out.read_text()))
+    assert [r["environment"].pop("processes") for r in results] == [1, 2]
+    for result in results:
+        del result["environment"]
+    assert results[0] == results[1]
+    assert results[0]["n"] == 1100
+
+
+def test_check_finds_a_changed_radius_metric_and_weights(tmp_path: Path) -> None:
+    zoo = empty_zoo(tmp_path)
+    it = evaluation([0.0, 0.01, 0.02], [False, True, True])
+    store_evaluation(zoo, it)
+    paths = (zoo.evaluation("it", 1), zoo.radii("it", 1))
+    assert differences(it, *paths) == []
+    near = evaluation([0.0, 0.01 * (1 - 1e-6), 0.02], [False, True, True])
+    assert differences(near, *paths) == []
+    moved = evaluation([0.0, 0.01, 0.021], [False, True, True])
+    found = differences(moved, *paths)
+    assert found[0].startswith("image 2: stored radius")
+    assert any(line.startswith("acr ") for line in found)
+    assert differences(evaluation([0.0, 0.01], [False, True]), *paths) == []  # fewer images: radii alone
+    assert "sha256" in differences(evaluation([0.0], [False], weights_sha256="b" * 64), *paths)[0]
+
+
+def test_command_line_on_a_run(tmp_path: Path, run: Path) -> None:
+    root = str(make_data(tmp_path / "data", run, test=10))
+    result = CliRunner().invoke(main, ["--run", str(run), "--data-root", root, "--limit", "8", "--json"])
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["n"] == 8
+    assert json.loads((run / "evaluation.json").read_text()) == document
+    for arguments, message in (
+        (["--run", str(run), "--data", "mnist", "--data-root", root], "trained on cifar10"),
+        (["--run", str(run), "--data-root", str(tmp_path)], "cifar10"),
+        (["--run", str(run), "--model", "x"], "either"),
+        (["--run", str(run), "--check"], "--check"),
+        (["--model", "cifar10_kapa025"], "unknown model"),
+    ):
+        failed = CliRunner().invoke(main, arguments)
+        assert failed.exit_code == 2
+        assert message in failed.output
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "mnist", "tinyimagenet"])
+def test_one_model_of_each_data_set_reproduces_its_card(dataset: str, data_root: Path) -> None:
+    zoo = ZooFolder()
+    names = [n for n in acert_zoo.list_models() if acert_zoo.model_info(n).dataset == dataset]
+    models = [n for n in names if acert_zoo.model_info(n).kind == "model"]
+    if not models:
+        pytest.skip(f"no registered model of {dataset}")
+    if not (data_root / dataset / "test_images.npy").exists():
+        pytest.skip(f"{data_root} does not hold {dataset}")
+    model = acert_zoo.load_model(models[0])
+    info = model.info
+    found = evaluate(
+        model,
+        dataset,
+        name=info.name,
+        version=info.version,
+        weights_sha256=info.sha256,
+        eps_max=info.eps_max,
+        limit=100,
+        data_root=str(data_root),
+    )
+    assert differences(found, zoo.evaluation(info.name, info.version), zoo.radii(info.name, info.version)) == []
