@@ -40,6 +40,7 @@ def download(
     local_files_only: bool = False,
     force_download: bool = False,
     token: str | bool | None = None,
+    progress: bool = True,
 ) -> Path:
     """The path in huggingface_hub's cache of one file, downloaded first where it is not there.
 
@@ -60,7 +61,7 @@ def download(
     what = f"{repo_id}@{revision or 'main'}: {filename}"
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with _one_error(what, repo_id):
+            with _one_error(what), _progress_bars(progress):
                 path = hf_hub_download(
                     repo_id,
                     filename,
@@ -77,12 +78,26 @@ def download(
     return _inside_cache(Path(path), cache_dir)
 
 
+@contextmanager
+def _progress_bars(shown: bool) -> Iterator[None]:
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if shown or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
 class _TryAgain(Exception):
     """A failure that may pass."""
 
 
 @contextmanager
-def _one_error(what: str, repo_id: str) -> Iterator[None]:
+def _one_error(what: str) -> Iterator[None]:
     """Turns the client's many errors into DownloadError, or _TryAgain where another attempt may help."""
     from huggingface_hub import errors as hub
 

@@ -48,6 +48,7 @@ def locate(
     local_files_only: bool = False,
     force_download: bool = False,
     token: str | bool | None = None,
+    progress: bool = True,
 ) -> Located:
     """Finds, fetches and verifies the file that `name` means; see the module's table.
 
@@ -61,6 +62,7 @@ def locate(
         "local_files_only": local_files_only,
         "force_download": force_download,
         "token": token,
+        "progress": progress,
     }
     text = os.fspath(name)
     if not isinstance(text, str):

@@ -19,14 +19,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from acert_zoo import architectures, locations, weights
+from acert_zoo import architectures, locations, registry, weights
 from acert_zoo._files import write_atomically
-from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnknownNameError, WeightsError
+from acert_zoo.errors import (
+    InvalidInputError,
+    MissingDependencyError,
+    UnknownNameError,
+    UnsoundSettingError,
+    UnsupportedLayerError,
+    WeightsError,
+)
 from acert_zoo.fingerprint import check_fingerprint, compute_fingerprint
 from acert_zoo.records import ModelInfo
 
 if TYPE_CHECKING:
     from acert_zoo.cascade import Cascade
+
+_MAX_MEMBERS = 32
 
 
 class AcertModel(nn.Module):
@@ -93,6 +102,7 @@ class AcertModel(nn.Module):
         force_download: bool = False,
         local_files_only: bool = False,
         token: str | bool | None = None,
+        progress: bool = True,
     ) -> AcertModel:
         """The model in a Hub repository ("owner/repo"), in a folder that `save_pretrained` wrote, or of the registry.
 
@@ -109,6 +119,7 @@ class AcertModel(nn.Module):
             force_download=force_download,
             local_files_only=local_files_only,
             token=token,
+            progress=progress,
         )
         if located.info.kind != "model":
             raise WeightsError(f"{text} is a {located.info.kind}: load it with acert_zoo.load_model")
@@ -186,6 +197,7 @@ def load_model(
     local_files_only: bool = False,
     force_download: bool = False,
     token: str | bool | None = None,
+    progress: bool = True,
 ) -> AcertModel | Cascade:
     """The model `name`, verified, in eval mode.
 
@@ -197,6 +209,7 @@ def load_model(
         local_files_only: never use the network (HF_HUB_OFFLINE=1 does the same).
         force_download: fetch again what is in the cache.
         token: Hub token; True, or None, for the one of `hf auth login`; False for none.
+        progress: whether downloads show a progress bar.
 
     Raises:
         UnknownNameError: `name` means nothing, or its architecture is not of this package.
@@ -208,6 +221,7 @@ def load_model(
         "local_files_only": local_files_only,
         "force_download": force_download,
         "token": token,
+        "progress": progress,
     }
     located = locations.locate(name, revision=revision, **options)
     if located.info.kind == "cascade":
@@ -273,14 +287,22 @@ def _assemble_cascade(located: locations.Located, options: Mapping[str, Any]) ->
         gates = [str(gate) for gate in document["gates"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"{source} is not a cascade file: {error!r}") from error
+    if len(named) > _MAX_MEMBERS:
+        raise WeightsError(f"{source} names {len(named)} members; at most {_MAX_MEMBERS} are loaded")
     members = []
     for name, sha256 in named:
+        registry.model_info(name)  # members are registered checkpoints: a cascade file reaches no other place
         member = locations.locate(name, **options)
         if member.info.kind != "model" or member.info.sha256 != sha256:
             raise WeightsError(f"{source}: member {name} is not the model with sha256 {sha256}")
         members.append(_assemble(member))
-    cascade = Cascade(members, gates).eval()
+    try:
+        cascade = Cascade(members, gates).eval()
+    except (InvalidInputError, UnsoundSettingError, UnsupportedLayerError) as error:
+        raise WeightsError(f"{source} is no cascade that can be built: {error}") from error
     cascade.info = located.info
+    if located.info.fingerprint is not None:
+        check_fingerprint(cascade, cascade.input_shape, located.info.fingerprint, source)
     return cascade
 
 
