@@ -140,6 +140,18 @@ class Cascade(nn.Module):
 
         return CascadeCertifier(self, method, rounding)
 
+    def prover(self, levels: Sequence[str]) -> Any:
+        """What `acert_zoo.verification` uses for a cascade: claims of these levels, proved without a search."""
+        from acert_zoo.cascade_certificate import CascadeVerifier
+
+        return CascadeVerifier(self, levels)
+
+    def predict_certified(self, images: Tensor, eps: str | float | Fraction, *, rounding: str = "real-sound") -> Any:
+        """Labels, and whether each is proved not to change within `eps`; a `CertifiedPrediction`."""
+        from acert_zoo.cascade_certificate import predict_certified
+
+        return predict_certified(self, images, eps, rounding)
+
     @property
     def network_sha256(self) -> str:
         """Digest of everything that certificates depend on: the members' weights and the gates."""

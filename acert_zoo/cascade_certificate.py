@@ -14,6 +14,9 @@ returns radii that `proves` has accepted.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +27,11 @@ from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.cascade import Cascade
 from acert_zoo.certification import BatchCertificates
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
-from acert_zoo.inputs import check_eval_mode
+from acert_zoo.exact import parse_eps, round_down, round_up
+from acert_zoo.inputs import check_eval_mode, check_images
 from acert_zoo.network import trace
 from acert_zoo.radius import RadiusSearch, find_roots
+from acert_zoo.serving import CertifiedPrediction
 
 OPEN_CONSTANT = 25.0  # c of the check that shows a gate to be open all around
 SEARCH_RTOL = 1e-4  # of h_k, which costs far more a step than p_k
@@ -259,3 +264,41 @@ class CascadeCertifier:
             roundings=[self.rounding] * n,
             route=answer.route.tolist(),
         )
+
+
+class CascadeVerifier:
+    """Proves claims about a cascade again, for `acert_zoo.verification`: rigorous checks at the claimed radii alone."""
+
+    def __init__(self, cascade: Cascade, levels: Sequence[str]) -> None:
+        self.cascade = cascade
+        self.provers = {level: CascadeProver(cascade, level) for level in levels}
+        self.input_shape, self.num_classes = cascade.input_shape, cascade.num_classes
+        self.network_sha256 = cascade.network_sha256
+
+    @torch.no_grad()
+    def __call__(
+        self, images: Tensor, labels: Tensor, radii: Tensor, levels: Sequence[str], routes: Sequence[Any]
+    ) -> tuple[Tensor, Tensor]:
+        """(logits [N, K], [N] 1 where the claim is proved, -inf elsewhere: a cascade has no single margin)."""
+        logits = self.cascade(images)
+        proved = torch.zeros(len(images), dtype=torch.bool)
+        for level, prover in self.provers.items():
+            index = torch.tensor([i for i, of_line in enumerate(levels) if of_line == level], dtype=torch.int64)
+            if len(index):
+                proved[index] = prover.proves(images[index], labels[index], radii[index])
+        proved &= logits.argmax(1) == labels
+        return logits, torch.where(proved, 1.0, -math.inf).double()
+
+
+@torch.no_grad()
+def predict_certified(
+    cascade: Cascade, images: Tensor, eps: str | float | Fraction, rounding: str = REAL_SOUND
+) -> CertifiedPrediction:
+    """As `acert_zoo.serving.predict_certified`, for a cascade."""
+    exact = parse_eps(eps)
+    images, _ = check_images(images, None, cascade.input_shape)
+    label = cascade(images).argmax(1)
+    wanted = torch.full((len(images),), round_up(exact), dtype=torch.float64)
+    certified = CascadeProver(cascade, rounding).proves(images, label, wanted)
+    radius = torch.where(certified, round_down(exact), 0.0).double()
+    return CertifiedPrediction(label, certified, radius, exact, rounding)
