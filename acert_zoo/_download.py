@@ -61,7 +61,7 @@ def download(
     what = f"{repo_id}@{revision or 'main'}: {filename}"
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with _one_error(what), _progress_bars(progress):
+            with _one_error(what), _progress_bars(progress), _plain_headers(what):
                 path = hf_hub_download(
                     repo_id,
                     filename,
@@ -76,6 +76,28 @@ def download(
                 raise DownloadError(f"{failure} ({ATTEMPTS} attempts)") from failure.__cause__
             time.sleep(min(2**attempt / 2, 8))
     return _inside_cache(Path(path), cache_dir)
+
+
+@contextmanager
+def _plain_headers(what: str) -> Iterator[None]:
+    """Refuses answers whose etag or commit id is a path: huggingface_hub names files of its cache after them, so that a
+    hostile endpoint could write anywhere (seen with huggingface_hub 2.4)."""
+    from huggingface_hub.utils import get_session
+
+    def check(response: Any, *arguments: Any, **options: Any) -> None:
+        for name in ("etag", "x-linked-etag", "x-repo-commit"):
+            value = str(response.headers.get(name, "")).removeprefix("W/")
+            if "/" in value or "\\" in value or ".." in value or "\0" in value:
+                raise DownloadError(f"{what}: the endpoint answers with {name} {value!r}, which is a path; not trusted")
+
+    session: Any = get_session()
+    # httpx since huggingface_hub 1.0, requests before
+    hooks = (session.event_hooks if hasattr(session, "event_hooks") else session.hooks)["response"]
+    hooks.append(check)
+    try:
+        yield
+    finally:
+        hooks.remove(check)
 
 
 @contextmanager
