@@ -14,8 +14,8 @@ A block to refresh is a fenced code block (`console` or `python`) followed by a 
 
 Python blocks are run first, as one session from top to bottom, then the commands, all in one empty folder (make: in the
 repository), so a file that one block writes is there for the next. torch.hub finds this working tree in its cache as
-the tag that README names. `<!-- output: first 12 lines -->` keeps the beginning only. `--check` writes nothing and exits
-with 1 where an output differs from the file's; only durations may.
+the tag that README names. `<!-- output: first 12 lines -->` keeps the beginning only. `--check` writes nothing and
+exits with 1 where an output differs from the file's; only durations may.
 """
 
 from __future__ import annotations

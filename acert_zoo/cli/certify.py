@@ -1,0 +1,112 @@
+"""`acert-zoo certify`: certified radii of images."""
+
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from acert_zoo.cli.inputs import check_output_file, data_options, read_inputs, read_model
+from acert_zoo.cli.numbers import parse_share
+from acert_zoo.cli.terminal import print_json, progress_bar
+from acert_zoo.errors import InvalidInputError
+from acert_zoo.exact import parse_eps
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from acert_zoo.adversary import AttackReport
+    from acert_zoo.certificates import Certificates
+    from acert_zoo.cli.inputs import Inputs
+
+METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown", "best")
+ROUNDING_LEVELS = ("float32", "real-sound", "float32-deployed")  # as in bounds.rigorous, which imports torch
+
+
+@click.command()
+@click.argument("images", nargs=-1, metavar="[IMAGES]...", type=click.Path())
+@click.option("--model", metavar="NAME", help="A registered name, a folder or .safetensors file, or hf-hub:OWNER/REPO.")
+@click.option("--onnx", type=click.Path(path_type=Path), metavar="FILE", help="An ONNX classifier instead of --model.")
+@data_options
+@click.option(
+    "--labels", metavar="L,L,...|FILE", help="True labels of the image files; else predictions are certified."
+)
+@click.option("--resize", is_flag=True, help="Scale and convert image files that do not fit the model.")
+@click.option("--eps", multiple=True, metavar="EPS", help="Report the certified share at this radius, e.g. 2/255.")
+@click.option("--fail-under", metavar="SHARE", help="Exit with 1 where less is certified at --eps, e.g. 40% or 0.4.")
+@click.option("--method", type=click.Choice(METHODS), default="ibp", show_default=True, help="Bounds to use.")
+@click.option(
+    "--rounding", type=click.Choice(ROUNDING_LEVELS), default="real-sound", show_default=True, help="What is proved."
+)
+@click.option("--attack", is_flag=True, help="Also attack each image: an upper bound on its true radius.")
+@click.option("--budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Limit of slow methods.")
+@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images at a time.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write certificates; continues a part.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def certify(**options: Any) -> int:
+    """Certify images: how far every pixel may move before the model could change its mind.
+
+    IMAGES are PNG or JPEG files, or folders of them. With none, and no --data, the bundled test images of the model's
+    data set are certified.
+    """
+    eps_values = [(text, parse_eps(text)) for text in options["eps"]]
+    share = _fail_under(options["fail_under"], eps_values)
+    out: Path | None = options["out"]
+    check_output_file(out)
+
+    import torch
+
+    from acert_zoo import certify as certify_images
+    from acert_zoo.cli.report import Claim, Report
+
+    if options["threads"]:
+        torch.set_num_threads(options["threads"])
+    model = read_model(options["model"], options["onnx"])
+    info = getattr(model, "info", None)
+    named = ("data", "split", "limit", "data_root", "labels", "resize")
+    shape = getattr(model, "input_shape", None)
+    inputs = read_inputs(info, shape, options["images"], **{key: options[key] for key in named})
+    settings = {key: options[key] for key in ("method", "rounding", "batch_size", "budget", "out")}
+    started = time.perf_counter()
+    try:
+        with progress_bar("certifying") as progress:
+            result = certify_images(
+                model,
+                inputs.images,
+                inputs.labels,
+                ids=inputs.ids,
+                dataset=inputs.dataset,
+                split=inputs.split,
+                progress=progress,
+                **settings,
+            )
+    except KeyboardInterrupt as error:
+        if out is not None:
+            error.add_note(f"What was certified is in {out}; the same command continues.")
+        raise
+    seconds = time.perf_counter() - started
+    attacked = _attack(model, inputs, result) if options["attack"] else None
+    report = Report(result, inputs, info, [Claim(text, eps, share) for text, eps in eps_values], seconds, attacked)
+    if options["as_json"]:
+        print_json(report.document())
+    else:
+        report.print()
+    return 0 if all(claim.holds(result) for claim in report.claims) else 1
+
+
+def _attack(model: nn.Module, inputs: Inputs, result: Certificates) -> AttackReport:
+    from acert_zoo.adversary import attack_certificates
+
+    return attack_certificates(model, inputs.images, result)
+
+
+def _fail_under(text: str | None, eps_values: list[tuple[str, Fraction]]) -> Fraction | None:
+    if text is None:
+        return None
+    if not eps_values:
+        raise InvalidInputError("--fail-under needs --eps: the radius at which that share must be certified")
+    return parse_share(text)

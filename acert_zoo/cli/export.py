@@ -1,0 +1,61 @@
+"""`acert-zoo export`: a model for other runtimes (ONNX) and its properties for other verifiers (VNN-LIB)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from acert_zoo.cli.inputs import check_output_file, data_options, read_inputs
+from acert_zoo.errors import InvalidInputError
+from acert_zoo.exact import parse_eps
+
+
+@click.command()
+@click.argument("name")
+@click.option("--onnx", type=click.Path(path_type=Path), metavar="FILE", help="Write the network as ONNX.")
+@click.option("--vnnlib", type=click.Path(path_type=Path), metavar="FOLDER", help="Write VNN-LIB properties.")
+@click.option("--eps", metavar="EPS", help="Radius of the properties, e.g. 2/255.")
+@data_options
+def export(
+    name: str,
+    onnx: Path | None,
+    vnnlib: Path | None,
+    eps: str | None,
+    data: str | None,
+    split: str,
+    limit: int | None,
+    data_root: str | None,
+) -> None:
+    """Export the model NAME.
+
+    --onnx writes the network with its normalisation. --vnnlib writes one property for each image ("the label holds
+    within --eps") and instances.csv, as verifier competitions lay them out; its images are the bundled ones of the
+    model's data set unless --data names others.
+    """
+    if onnx is None and vnnlib is None:
+        raise click.UsageError("Name what to write: --onnx FILE, --vnnlib FOLDER, or both.")
+    if vnnlib is not None and eps is None:
+        raise click.UsageError("--vnnlib needs --eps.")
+    if eps is not None:
+        parse_eps(eps)
+    check_output_file(onnx)
+    if vnnlib is not None and vnnlib.exists() and not vnnlib.is_dir():
+        raise InvalidInputError(f"{str(vnnlib)!r} is not a folder")
+
+    from acert_zoo import load_model
+
+    model = load_model(name)
+    if onnx is not None:
+        from acert_zoo.onnx_io import export_onnx
+
+        export_onnx(model, onnx)
+        click.echo(f"wrote {onnx}")
+    if vnnlib is not None:
+        from acert_zoo.vnnlib_io import export_vnnlib
+
+        inputs = read_inputs(
+            model.info, model.input_shape, (), data=data, split=split, limit=limit, data_root=data_root
+        )
+        export_vnnlib(model, inputs.images, inputs.labels, eps, vnnlib)
+        click.echo(f"wrote {len(inputs.images):,} properties to {vnnlib}")

@@ -1,0 +1,100 @@
+"""`acert-zoo list` and `acert-zoo show`: the registry, read without importing torch."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import click
+
+from acert_zoo.cli.numbers import down
+from acert_zoo.cli.terminal import print_facts, print_json, print_table
+
+if TYPE_CHECKING:
+    from acert_zoo.records import Metric, ModelInfo
+
+
+@click.command("list")
+@click.option("--dataset", help="Only the models of this data set.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def list_(dataset: str | None, as_json: bool) -> None:
+    """List the models of the zoo with their test-set figures."""
+    from acert_zoo.registry import list_models, model_info
+
+    infos = [model_info(name) for name in list_models(dataset)]
+    if as_json:
+        print_json({"models": [info.to_dict() for info in infos]})
+        return
+    if not infos:
+        click.echo("No models.", err=True)
+        return
+    columns = ("model", "data set", "method", "kappa", "accuracy %", "ACR % of eps_max", "certified % at eps")
+    print_table(columns, [_row(info) for info in infos], right=("kappa", "accuracy %", "ACR % of eps_max"))
+
+
+@click.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def show(name: str, as_json: bool) -> None:
+    """Show all that is recorded of the model NAME."""
+    from acert_zoo.registry import model_info
+
+    info = model_info(name)
+    if as_json:
+        print_json(info.to_dict())
+        return
+    print_facts(info.versioned_name, _facts(info))
+    if info.metrics:
+        click.echo()
+        columns = ("metric", "value", "eps", "images", "method", "rounding")
+        print_table(columns, [_metric_row(m) for m in info.metrics], right=("value",))
+
+
+def _row(info: ModelInfo) -> tuple[str, ...]:
+    accuracy, acr = info.metric("accuracy"), info.metric("acr_percent")
+    certified = [f"{_value(m)} at {m.eps}" for m in info.metrics if m.metric == "certified_accuracy"]
+    return (
+        info.name,
+        info.dataset or "-",
+        info.method or info.kind,
+        "-" if info.kappa is None else f"{info.kappa:g}",
+        _value(accuracy) if accuracy else "-",
+        _value(acr) if acr else "-",
+        ", ".join(certified) or "-",
+    )
+
+
+def _facts(info: ModelInfo) -> list[tuple[str, str]]:
+    training = dict(info.training)
+    facts = [
+        ("data set", info.dataset),
+        (
+            "trained with",
+            " ".join(filter(None, (info.method, None if info.kappa is None else f"kappa {info.kappa:g}"))),
+        ),
+        ("eps_max", info.eps_max),
+        ("architecture", info.arch),
+        ("parameters", f"{info.parameters:,}" if info.parameters else None),
+        ("weights", f"{info.file} ({info.size:,} bytes)" if info.file and info.size else info.file),
+        ("sha256", info.sha256),
+        ("hub", f"{info.hub.repo_id} at {info.hub.revision}" if info.hub else None),
+        ("epochs", str(training["epochs"]) if "epochs" in training else None),
+        ("licence", info.license),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _metric_row(m: Metric) -> tuple[str, ...]:
+    return (
+        m.metric,
+        f"{_value(m)} {m.unit}",
+        m.eps or "-",
+        f"{m.n:,} of {m.dataset} {m.split}",
+        m.method or "-",
+        m.rounding or "-",
+    )
+
+
+def _value(m: Metric) -> str:
+    # The registry holds decimals: 54.3 is meant, not the float64 below it.
+    return down(Fraction(repr(m.value)), 2 if m.unit == "%" else 6)

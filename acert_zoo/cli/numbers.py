@@ -1,0 +1,52 @@
+"""Numbers for people. What was proved is printed rounded down, never to nearest: no figure says more than the proof."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from acert_zoo.errors import InvalidInputError
+
+
+def down(value: float | Fraction, digits: int) -> str:
+    """`value` >= 0 with `digits` decimals, rounded down exactly: down(0.0299, 2) = "0.02"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    scaled = math.floor(Fraction(value) * 10**digits)
+    text = str(scaled).rjust(digits + 1, "0")
+    return text[:-digits] + "." + text[-digits:] if digits else text
+
+
+def up(value: float, digits: int) -> str:
+    """`value` >= 0 with `digits` decimals, rounded up exactly: for upper bounds."""
+    return down(Fraction(math.ceil(Fraction(value) * 10**digits), 10**digits), digits)
+
+
+def percent(part: int, whole: int) -> str:
+    """ "54.3 %" for 543 of 1,000, rounded down; "-" of nothing."""
+    return f"{down(Fraction(100 * part, whole), 2)} %" if whole else "-"
+
+
+def radius(value: float) -> str:
+    """A radius in pixel units and in units of one grey level, both rounded down: "0.014117 (3.59/255)"."""
+    return f"{down(value, 6)} ({down(Fraction(value) * 255, 2)}/255)"
+
+
+def parse_share(text: str) -> Fraction:
+    """ "40%" or "0.4" as the exact share 2/5; anything not in [0, 1] is an InvalidInputError."""
+    try:
+        number = text.strip()
+        share = Fraction(number[:-1]) / 100 if number.endswith("%") else Fraction(number)
+    except (ValueError, ZeroDivisionError):
+        share = Fraction(-1)
+    if not 0 <= share <= 1:
+        raise InvalidInputError(f"--fail-under {text!r}: a share such as 40% or 0.4 is meant")
+    return share
+
+
+def duration(seconds: float) -> str:
+    """ "0.31 s", "4 min 05 s", "2 h 03 min"."""
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,103 @@
+"""`acert-zoo verify`: proves every line of a certificate file again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from acert_zoo.cli.inputs import DATASETS, read_model
+from acert_zoo.cli.numbers import duration
+from acert_zoo.cli.terminal import print_facts, print_json, printable, progress_bar
+from acert_zoo.errors import InvalidInputError
+from acert_zoo.registry import list_models
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from acert_zoo.verification import VerifyReport
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--model", metavar="NAME", help="The model, where the file names no registered one.")
+@click.option("--onnx", type=click.Path(path_type=Path), metavar="FILE", help="An ONNX classifier instead of --model.")
+@click.option("--images", type=click.Path(), metavar="FOLDER", help="Where the image files lie now.")
+@click.option("--data", metavar="DATASET", help=f"The data set, where the file names none: {', '.join(DATASETS)}.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option("--data-root", type=click.Path(file_okay=False), help="Folder of the data sets. [$ACERT_ZOO_DATA]")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Threads.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def verify(
+    file: Path,
+    model: str | None,
+    onnx: Path | None,
+    images: str | None,
+    data: str | None,
+    split: str,
+    data_root: str | None,
+    jobs: int,
+    as_json: bool,
+) -> int:
+    """Prove every line of the certificate FILE again, from weights and pixels alone.
+
+    Model and images are those that FILE names. Exits with 1, naming the lines, where anything in it cannot be proved.
+    """
+    if images and data:
+        raise click.UsageError("Name --images or --data, not both.")
+    from acert_zoo.certificate_file import read_file
+
+    certificates = read_file(file, keep_altered=True)  # refuses what is no certificate file before torch is imported
+    given = _given_model(certificates.header.model, model, onnx)
+
+    from acert_zoo.verification import verify_file
+
+    source = (
+        images if data is None else _dataset_images(data, split, data_root, [line.id for line in certificates.lines])
+    )
+    with progress_bar("verifying") as progress:
+        report = verify_file(file, model=given, images=source, data_root=data_root, jobs=jobs, progress=progress)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        _print(report)
+    return 0 if report.ok else 1
+
+
+def _given_model(recorded: str | None, model: str | None, onnx: Path | None) -> nn.Module | None:
+    """The model to check against, where it is not the registered one that the file names."""
+    if model is not None or onnx is not None:
+        return read_model(model, onnx)
+    if recorded is None or recorded not in list_models():
+        raise InvalidInputError(
+            f"the file is about {recorded or 'a network of no name'}, no model of the zoo: add --model"
+        )
+    return None
+
+
+def _dataset_images(name: str, split: str, data_root: str | None, ids: list[str]) -> Mapping[str, Tensor]:
+    """The images of a data set whose indices are among `ids`."""
+    from acert_zoo.data import load_split, to_pixels
+
+    arrays, _ = load_split(name, split, data_root)
+    indices = [int(text) for text in ids if text.isascii() and text.isdecimal() and int(text[:12]) < len(arrays)]
+    return {str(k): to_pixels(arrays[k : k + 1].copy())[0] for k in indices}
+
+
+def _print(report: VerifyReport) -> None:
+    header, counts = report.header, report.counts
+    name = "a network of no registered name"
+    if header.model is not None:
+        name = header.model if header.model_version is None else f"{header.model}.v{header.model_version}"
+    facts = [("model", name)]
+    if header.dataset is not None:
+        facts.append(("data set", f"{header.dataset} {header.split or ''}".strip()))
+    facts += [(status, f"{count:,}") for status, count in counts.items() if count or status == "proved"]
+    facts += [("rounding", header.rounding), ("time", duration(report.seconds))]
+    print_facts(f"{printable(report.path)}: {'every line proved' if report.ok else 'NOT PROVED'}", facts)
+    for failure in report.failures:
+        click.echo(f"file: {printable(failure)}")
+    for line in report.bad_lines:
+        click.echo(f"line {line.number} ({printable(line.id)}): {line.status}: {printable('; '.join(line.reasons))}")
