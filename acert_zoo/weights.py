@@ -57,7 +57,8 @@ def read_verified(
 
 def read_header(content: bytes, name: str) -> dict[str, Any]:
     """The JSON header of a safetensors file; WeightsError where `content` (of the file `name`) is none."""
-    if content.startswith(_PICKLE_MARKS):
+    # A safetensors header of 640, 896, ... bytes begins with the same bytes as a pickle, but its ninth byte is a brace.
+    if content.startswith(_PICKLE_MARKS) and content[8:9] != b"{":
         raise WeightsError(f"{name} is a pickle or a zip archive, not a safetensors file; it was not loaded")
     length = int.from_bytes(content[:8], "little")
     if len(content) < 10 or length > min(len(content) - 8, _MAX_HEADER):

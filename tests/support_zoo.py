@@ -20,7 +20,15 @@ SMALL = {"convs": [[3, 4], [4, 2]], "hidden": 6}
 
 def small_recipe(**changes: Any) -> Recipe:
     """A CIFAR-10 recipe whose network has about 600 parameters."""
-    values = {"dataset": "cifar10", "arch": "cnn", "arch_kwargs": SMALL, "epochs": 2, "kappa": 0.25, **changes}
+    values = {
+        "dataset": "cifar10",
+        "arch": "cnn",
+        "arch_kwargs": SMALL,
+        "epochs": 2,
+        "batch_size": 10,
+        "kappa": 0.25,
+        **changes,
+    }
     return Recipe.from_dict(values)
 
 
@@ -46,9 +54,9 @@ def make_run(folder: Path, seed: int = 0, *, epochs_done: int | None = None, **r
     settings = small_recipe(seed=seed, **recipe)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.json").write_text(json.dumps(settings.to_dict()))
-    rows = [{"epoch": i + 1} for i in range(settings.epochs if epochs_done is None else epochs_done)]
-    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    state = {"model": random_network(settings, seed).state_dict(), "step": 10, "seconds": 4321.0}
+    steps = 3 * (settings.epochs if epochs_done is None else epochs_done)  # 30 images, batches of 10
+    model = random_network(settings, seed)
+    state = {"model": model.state_dict(), "step": steps, "radii": torch.zeros(30), "seconds": 4321.0}
     torch.save(state, folder / "last.pt")
     return folder
 

@@ -9,6 +9,7 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -175,13 +176,18 @@ def cost(info: ModelInfo) -> str:
     training = info.training
     if not training.get("seconds"):
         return "Not recorded."
-    threads = training.get("threads")
-    device = {"cuda": "one GPU"}.get(str(training.get("device", "cpu")).split(":")[0], "a CPU")
-    on = f" on {threads} thread{'s' if threads != 1 else ''} of {device}" if threads else f" on {device}"
-    if device != "a CPU":
-        on = f" on {device}"
+    threads, processes = training.get("threads"), training.get("processes") or 1
+    device = training.get("device", "cpu")
+    if device != "cpu":
+        on = f" on {processes} x {device}" if processes > 1 else f" on one {device}"
+    elif threads:
+        on = f" on {threads * processes} thread{'s' if threads * processes != 1 else ''} of a CPU"
+    else:
+        on = " on a CPU"
     epochs = f", {training['epochs']} epochs" if training.get("epochs") else ""
-    return f"{duration(training['seconds'])}{on}{epochs}."
+    start = info.recipe.get("init_from")
+    base = f", beginning with the weights of `{Path(start).name}` (whose own cost comes on top)" if start else ""
+    return f"{duration(training['seconds'])}{on}{epochs}{base}."
 
 
 def training_data(info: ModelInfo) -> str:
@@ -293,7 +299,7 @@ The network was trained at a small scale; larger networks reach more (see the gr
 
 {paragraph(training_data(info))}
 
-Cost to train: {cost(info)}
+{paragraph("Cost to train: " + cost(info))}
 """
     if info.recipe:
         body += (

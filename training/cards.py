@@ -1,7 +1,7 @@
 """Renders what is written about the zoo from the registry: python training/cards.py [--check].
 
 model_cards/NAME.md and its figure for every model, the index model_cards/README.md, the figures in docs/figures, and
-the blocks of README.md between `<!-- NAME:begin -->` and `<!-- NAME:end -->` for NAME = models, tradeoff. With --check
+the blocks of README.md between `<!-- NAME -->` and `<!-- /NAME -->` for NAME = zoo-table, zoo-figure. With --check
 nothing is written: stale files are named and the exit status is 1.
 """
 
@@ -123,13 +123,13 @@ def readme_blocks(zoo: ZooFolder) -> dict[str, str]:
         if d == "cifar10" or len(points) > 2
     ]
     table = f"{_grouped(infos, '###', 'model_cards/')}\n{_counts(infos)}" if infos else "The zoo has no models yet."
-    return {"models": table, "tradeoff": "\n\n".join(figures[:1])}
+    return {"zoo-table": table, "zoo-figure": "\n\n".join(figures[:1])}
 
 
 def fill_blocks(text: str, blocks: dict[str, str]) -> str:
     """`text` with the content between each block's markers replaced; blocks without markers are left out."""
     for name, content in blocks.items():
-        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         text = pattern.sub(lambda _, new=f"{begin}\n{content}\n{end}": new, text)
     return text

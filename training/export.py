@@ -50,7 +50,7 @@ def read_run(run: Path) -> tuple[Recipe, dict[str, Any]]:
         raise InvalidInputError(f"{run} is not the folder of a training run: {error.filename} is missing") from None
     except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
         raise InvalidInputError(f"{run / 'last.pt'} cannot be read: {str(error)[:200]}") from error
-    if not isinstance(state, dict) or "model" not in state:
+    if not isinstance(state, dict) or not {"model", "step", "radii"} <= state.keys():
         raise InvalidInputError(f"{run / 'last.pt'} holds no training state")
     return recipe, state
 
@@ -140,23 +140,25 @@ def recipe_digest(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
-def epochs_done(run: Path) -> int:
-    """The last epoch in the run's log."""
-    log = run / "log.jsonl"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    return max((json.loads(line).get("epoch", 0) for line in lines), default=0)
+def epochs_done(recipe: Recipe, state: Mapping[str, Any]) -> int:
+    """Whole epochs that the saved state has behind it (a log may run ahead of it after a kill)."""
+    steps_per_epoch = len(state["radii"]) // recipe.batch_size
+    return int(state["step"]) // max(steps_per_epoch, 1)
 
 
 def provenance(run: Path, recipe: Recipe, state: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of how the run was made: seconds, epochs, threads, versions, git commit."""
     known: dict[str, Any] = {}
-    for file in ("environment.json", "provenance.json"):
-        if (run / file).is_file():
-            known |= json.loads((run / file).read_text(encoding="utf-8"))
+    if (run / "environment.json").is_file():
+        known = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     return {
         "seconds": round(float(state.get("seconds", 0.0)), 1),
-        "epochs": min(recipe.epochs, epochs_done(run)),
-        **{key: known[key] for key in ("threads", "device", "versions", "commit") if known.get(key) is not None},
+        "epochs": min(recipe.epochs, epochs_done(recipe, state)),
+        **{
+            key: known[key]
+            for key in ("device", "threads", "processes", "versions", "commit")
+            if known.get(key) is not None
+        },
     }
 
 
@@ -190,7 +192,7 @@ def export(
     """
     zoo = zoo or ZooFolder()
     recipe, state = read_run(run)
-    done = epochs_done(run)
+    done = epochs_done(recipe, state)
     if done < recipe.epochs and not unfinished:
         raise InvalidInputError(
             f"{run} has finished {done} of {recipe.epochs} epochs; resume it, or export it with --unfinished"

@@ -126,10 +126,10 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 def test_blocks_are_replaced_between_their_markers_only() -> None:
-    text = "a\n<!-- models:begin -->\nold \\1\n<!-- models:end -->\nb\n"
-    filled = cards.fill_blocks(text, {"models": r"new \1", "tradeoff": "unused"})
-    assert filled == "a\n<!-- models:begin -->\nnew \\1\n<!-- models:end -->\nb\n"
-    assert cards.fill_blocks(filled, {"models": r"new \1"}) == filled
+    text = "a\n<!-- zoo-table -->\nold \\1\n<!-- /zoo-table -->\nb\n"
+    filled = cards.fill_blocks(text, {"zoo-table": r"new \1", "zoo-figure": "unused"})
+    assert filled == "a\n<!-- zoo-table -->\nnew \\1\n<!-- /zoo-table -->\nb\n"
+    assert cards.fill_blocks(filled, {"zoo-table": r"new \1"}) == filled
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_check_names_what_is_stale_and_writes_nothing(zoo: ZooFolder) -> None:
 
     assert command("--check").exit_code == 0
     readme = zoo.root / "README.md"
-    readme.write_text("x\n<!-- models:begin -->\n<!-- models:end -->\n")
+    readme.write_text("x\n<!-- zoo-table -->\n<!-- /zoo-table -->\n")
     (zoo.cards / "cifar10_small.md").write_text("old")
     (zoo.cards / "figures" / "cifar10_small-dark.svg").unlink()
     before = snapshot(zoo.root)

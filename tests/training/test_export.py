@@ -220,6 +220,15 @@ def test_a_bad_name_is_refused_before_the_long_part(tmp_path: Path, run: Path, d
         export(run, "CIFAR 10", zoo=empty_zoo(tmp_path / "zoo"), data_root=data)
 
 
+def test_files_whose_header_length_looks_like_a_pickle_are_read() -> None:
+    lengths = set()
+    for extra in range(0, 2000, 8):
+        content = weights.serialize({"w": torch.ones(1)}, {"name": "x" * extra})
+        lengths.add(content[:2])
+        assert weights.read_tensors(content, "it")["w"].item() == 1.0
+    assert {b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"} <= lengths
+
+
 @pytest.mark.parametrize("name", acert_zoo.list_models() or ["none"])
 def test_registered_models_have_their_evaluation(name: str) -> None:
     if name == "none":
