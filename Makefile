@@ -17,7 +17,7 @@ help:
 	@echo "make lint | format       ruff and mypy | let ruff rewrite the files"
 	@echo "make bench               run the benchmarks"
 	@echo "make cards | readme      render model cards and tables | rerun the commands that README shows"
-	@echo "make evaluate NAME=...   evaluate one model on its full test set"
+	@echo "make evaluate NAME=...   evaluate one model again and compare with its card"
 	@echo "make build               wheel and sdist in dist/"
 
 setup: $(STAMP)
@@ -55,7 +55,7 @@ readme: setup
 
 evaluate: setup
 	@test -n "$(NAME)" || { echo "name a model: make evaluate NAME=cifar10_kappa025" >&2; exit 2; }
-	$(BIN)/python training/evaluate.py --model $(NAME)
+	$(BIN)/python training/evaluate.py --model $(NAME) --check
 
 build: setup
 	$(BIN)/python -m build

@@ -104,3 +104,11 @@ def plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (tradeoff, publish):
         monkeypatch.setattr(module, "draw", draw)
+
+
+def use_registry(monkeypatch: pytest.MonkeyPatch, zoo: ZooFolder) -> None:
+    """Makes `zoo` the registry that names are resolved in."""
+    from acert_zoo import registry
+
+    monkeypatch.setattr(registry, "REGISTRY_PATH", zoo.registry)
+    monkeypatch.setattr(registry, "PACKAGE", zoo.package)

@@ -159,7 +159,16 @@ def _load_run(run: Path) -> tuple[nn.Module, str, str, str]:
     return model, recipe.dataset, recipe.radius.eps_max, weights_digest(model)
 
 
+def one_per_dataset() -> list[str]:
+    """The first certified model of each data set in the registry, by name."""
+    from acert_zoo import registry
+
+    infos = [registry.model_info(name) for name in reversed(registry.list_models())]
+    return sorted({str(i.dataset): i.name for i in infos if i.kind == "model" and i.method != "standard"}.values())
+
+
 @click.command()
+@click.option("--one-per-dataset", "names_only", is_flag=True, help="Only print one model's name for each data set.")
 @click.option("--model", "model_name", help="A model of the zoo.")
 @click.option("--run", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A training run's folder.")
 @click.option("--data", "dataset", help="Data set (default: the model's own).")
@@ -173,6 +182,7 @@ def _load_run(run: Path) -> tuple[nn.Module, str, str, str]:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.option("--root", type=click.Path(file_okay=False, path_type=Path), help="Checkout that holds evaluations/.")
 def main(
+    names_only: bool,
     model_name: str | None,
     run: Path | None,
     dataset: str | None,
@@ -185,6 +195,9 @@ def main(
     root: Path | None,
 ) -> None:
     """Evaluate on the test set: accuracy, ACR, certified accuracy, from rounding-sound IBP radii."""
+    if names_only:
+        click.echo("\n".join(one_per_dataset()))
+        return
     if (model_name is None) == (run is None):
         raise click.UsageError("name either --model NAME or --run RUN")
     if check and model_name is None:

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 import acert_zoo
 from acert_zoo.data import load_split, to_pixels
 from acert_zoo.errors import InvalidInputError
-from tests.support_zoo import empty_zoo, make_data, make_run
+from tests.support_zoo import empty_zoo, make_data, make_run, plain_figures, use_registry
 from training.evaluate import evaluate, main, summary
 from training.evaluation import Evaluation, differences, exact_radius, floor_decimal, floor_text
-from training.export import deployed_model, read_run, store_evaluation
+from training.export import deployed_model, export, read_run, store_evaluation
 from training.zoo_folder import REPOSITORY, ZooFolder
 
 
@@ -193,6 +193,25 @@ def test_command_line_on_a_run(tmp_path: Path, run: Path) -> None:
         failed = CliRunner().invoke(main, arguments)
         assert failed.exit_code == 2
         assert message in failed.output
+
+
+def test_check_of_a_registered_model(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = str(make_data(tmp_path / "data", run, test=12))
+    zoo = empty_zoo(tmp_path / "zoo")
+    plain_figures(monkeypatch)
+    export(run, "cifar10_small", zoo=zoo, data_root=root)
+    use_registry(monkeypatch, zoo)
+    arguments = ["--model", "cifar10_small", "--data-root", root, "--root", str(zoo.root), "--check"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "cifar10_small.v1: reproduces the stored evaluation" in result.output
+    path = zoo.radii("cifar10_small", 1)
+    radii = np.load(path)
+    radii[np.argmax(radii)] *= 1.01
+    np.save(path, radii)
+    failed = CliRunner().invoke(main, arguments)
+    assert failed.exit_code == 1
+    assert "1 differences" in failed.output
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "mnist", "tinyimagenet"])

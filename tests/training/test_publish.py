@@ -20,9 +20,10 @@ from acert_zoo.certificate_file import format_file, parse
 from acert_zoo.errors import InvalidInputError, UnknownNameError
 from tests.support_hub import ConnectedServer
 from tests.support_models import small_model
-from tests.support_zoo import empty_zoo, make_data, make_run, plain_figures, snapshot
+from tests.support_zoo import empty_zoo, make_data, make_run, plain_figures, snapshot, use_registry
 from training import publish as module
-from training.export import export
+from training.evaluate import evaluate
+from training.export import export, store_evaluation
 from training.publish import publish, same_certificates
 from training.zoo_folder import REPOSITORY, ZooFolder
 
@@ -189,6 +190,45 @@ def test_the_whole_zoo_and_its_collection(
     (collection,) = hub.hub.collections.values()
     assert [item["id"] for item in collection["items"]] == ["owner/acert-cifar10-other", REPO]
     assert f"hf-hub:{REPO}" in (zoo.cards / "cifar10_small.md").read_text()
+
+
+def test_a_cascade_is_published_with_its_stages(
+    hub: ConnectedServer, api: HfApi, zoo: ZooFolder, tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(make_run(tmp_path / "b", seed=2, kappa=0.5), "cifar10_other", zoo=zoo, data_root=data)
+    use_registry(monkeypatch, zoo)
+    members = [acert_zoo.load_model(name) for name in ("cifar10_small", "cifar10_other")]
+    cascade = acert_zoo.Cascade(members, ["1/2550"]).eval()
+    path = zoo.package / "checkpoints" / "cifar10_cascade.v1.json"
+    sha256, size = cascade.save(path)
+    result = evaluate(
+        cascade, "cifar10", name="cifar10_cascade", version=1, weights_sha256=sha256, eps_max="8.8/255", data_root=data
+    )
+    store_evaluation(zoo, result)
+    record = {
+        "name": "cifar10_cascade",
+        "kind": "cascade",
+        "arch": "cascade",
+        "arch_kwargs": {},
+        "dataset": "cifar10",
+        "method": "cascade",
+        "eps_max": "8.8/255",
+        "file": "checkpoints/cifar10_cascade.v1.json",
+        "sha256": sha256,
+        "size": size,
+        "parameters": sum(p.numel() for p in cascade.parameters()),
+        "metrics": result.metrics(),
+        "license": "Apache-2.0",
+    }
+    registry.add_record(zoo.registry, record)
+    done = publish("cifar10_cascade", "owner/cascade", zoo=zoo, api=api)
+    assert "cascade.json" in done.uploaded
+    assert "model.safetensors" not in done.uploaded
+    card = hub.hub.repositories["owner/cascade"].resolve("main").files["README.md"].content.decode()
+    assert "| 1 | `cifar10_small.v1` | its own prediction is proved at radius 1/2550 |" in card
+    again = acert_zoo.load_model("hf-hub:owner/cascade")
+    images, _ = acert_zoo.sample_data("cifar10", n=10)
+    assert torch.equal(again(images), cascade(images))
 
 
 @pytest.mark.parametrize("token", [None, "hf_reader"])
