@@ -156,7 +156,10 @@ def inexact_test_images(name: str, data_root: str | os.PathLike[str] | None = No
 
 
 def to_pixels(images: np.ndarray) -> Tensor:
-    """uint8 [N, H, W, C] to float32 pixels [N, C, H, W] in [0, 1]: k -> fl32(k / 255), as torchvision's ToTensor."""
+    """uint8 [N, H, W, C] to float32 pixels [N, C, H, W] in [0, 1]: k -> fl32(k / 255), as torchvision's ToTensor.
+
+    The memory format is channels_last, in which convolutions are fastest on the CPU.
+    """
     import torch
 
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(torch.float32).div(255)

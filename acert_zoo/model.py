@@ -301,7 +301,7 @@ def _assemble_cascade(located: locations.Located, options: Mapping[str, Any]) ->
     except (InvalidInputError, UnsoundSettingError, UnsupportedLayerError) as error:
         raise WeightsError(f"{source} is no cascade that can be built: {error}") from error
     cascade.info = located.info
-    if located.info.fingerprint is not None:
+    if located.info.fingerprint is not None and cascade.input_shape is not None:
         check_fingerprint(cascade, cascade.input_shape, located.info.fingerprint, source)
     return cascade
 
