@@ -21,6 +21,7 @@ from training.paper_reference import PAPER
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 DRAWING_VERSION = 1  # raise it when the look changes, so that every figure counts as stale
 PRETTY = {"cifar10": "CIFAR-10", "mnist": "MNIST", "tinyimagenet": "Tiny ImageNet"}
@@ -111,9 +112,8 @@ def draw(kind: str, points: Sequence[Point], theme: str, mark: str | None = None
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **settings}):
         figure = Figure(figsize=(8.0, 5.2), facecolor=style.background)
         FigureCanvasAgg(figure)
-        axes = figure.add_axes(
-            (0.085, 0.235 if kind == "tradeoff" else 0.12, 0.885, 0.62 if kind == "tradeoff" else 0.735)
-        )
+        bottom = 0.235 if kind == "tradeoff" else 0.12
+        axes = figure.add_axes((0.095, bottom, 0.875, 0.855 - bottom))
         axes.set_facecolor(style.background)
         axes.grid(color=style.grid, linewidth=0.8)
         axes.set_axisbelow(True)
@@ -198,11 +198,14 @@ def _tradeoff(figure: Figure, axes: Axes, points: Sequence[Point], style: Theme,
                 zorder=8,
                 annotation_clip=False,
             )
-    axes.margins(x=0.06, y=0.1)
-    axes.set_xlim(left=min(-1.0, axes.get_xlim()[0]))
+    _set_limits(axes, [line for line in axes.lines if len(line.get_xdata())])
     axes.set_xlabel(f"average certified radius (ACR), % of {eps_max}", labelpad=8)
     axes.set_ylabel("natural accuracy, %", labelpad=8)
+    handles, labels = axes.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda i: labels[i].endswith("paper"))  # this zoo first
     figure.legend(
+        [handles[i] for i in order],
+        [labels[i] for i in order],
         loc="lower left",
         bbox_to_anchor=(0.02, 0.005),
         ncols=4,
@@ -212,6 +215,15 @@ def _tradeoff(figure: Figure, axes: Axes, points: Sequence[Point], style: Theme,
         handlelength=2.4,
         columnspacing=1.8,
     )
+
+
+def _set_limits(axes: Axes, lines: Sequence[Line2D]) -> None:
+    """Room around the points, for their labels too, and never beyond what percentages can be."""
+    x = [v for line in lines for v in line.get_xdata()]
+    y = [v for line in lines for v in line.get_ydata()]
+    wide, high = max(max(x) - min(x), 10.0), max(max(y) - min(y), 4.0)
+    axes.set_xlim(max(min(x) - 0.07 * wide, -2.5), max(x) + 0.1 * wide)
+    axes.set_ylim(max(min(y) - 0.12 * high, 0.0), min(max(y) + 0.12 * high, 100.4))
 
 
 def _mix(colour: str, other: str, share: float) -> tuple[float, float, float]:
@@ -248,21 +260,20 @@ def _certified(figure: Figure, axes: Axes, points: Sequence[Point], style: Theme
             zorder=5 if marked else 4,
             label=p.name,
         )
-    high = any(p.curve_certified[-1] > 45 for p in shown)
+    high = any(_at(p, 0.9 * float(exact_radius(eps_max))) > 45 for p in shown)
     axes.set_ylim(0, 100 if high else min(100, 10 * (max(p.curve_certified[0] for p in shown) // 10 + 1)))
     axes.set_xlim(0, float(exact_radius(eps_max)) * 1.5 * scale)
     for eps in reported:
         at = float(parse_eps(eps)) * scale
         axes.axvline(at, color=style.muted, lw=1, ls=(0, (1, 2)), zorder=3)
         axes.annotate(
-            eps, (at, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -4), textcoords="offset points",
-            va="top", fontsize=9, color=style.muted,
+            eps, (at, 0.0 if high else 1.0), xycoords=("data", "axes fraction"), xytext=(4, 5 if high else -4),
+            textcoords="offset points", va="bottom" if high else "top", fontsize=9, color=style.muted,
         )  # fmt: skip
     axes.set_xlabel(f"eps, l-inf radius in pixel units{f' (k{unit})' if unit else ''}", labelpad=8)
     axes.set_ylabel("certified accuracy, %", labelpad=8)
-    axes.legend(
-        loc="lower left" if high else "upper right", frameon=False, fontsize=9, labelcolor=style.text, handlelength=2.4
-    )
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 0.06)} if high else {"loc": "upper right"}
+    axes.legend(**place, frameon=False, fontsize=9, labelcolor=style.text, handlelength=2.4)
 
 
 def _at(point: Point, eps: float) -> float:
