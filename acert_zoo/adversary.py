@@ -2,13 +2,12 @@
 
 PGD (Madry et al. 2018, arXiv 1706.06083) with restarts, and the AutoAttack ensemble of the optional package
 pyautoattack. Points are projected exactly onto the box (`attack_box.py`), and an attack only counts where our own code
-confirms it: for a network the float64 logits must name another class; for a cascade, whose certificate is about the
-program, its own answer must.
+confirms it: the float64 logits must name another class; for a cascade, see `Judge`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 
 from acert_zoo import _autoattack
 from acert_zoo.attack_box import Box, Eps, attack_box, distance, parse_radii
-from acert_zoo.errors import AcertZooError, InvalidInputError, RefutedCertificateError, UnknownNameError
+from acert_zoo.errors import InvalidInputError, RefutedCertificateError, UnknownNameError
 from acert_zoo.inputs import check_eval_mode, check_images
-from acert_zoo.network import trace
+from acert_zoo.judge import Judge
 from acert_zoo.pgd import Objective, descend, entropy_objective, margin_objective, random_corners, random_points
 
 METHODS = ("pgd", "autoattack", "all")
@@ -48,43 +47,6 @@ class AttackResult:
     def success(self) -> Tensor:
         """[N] bool: an adversarial image is known."""
         return torch.isfinite(self.radius)
-
-
-class Judge:
-    """Decides whether points are adversarial: float64 logits for a network, the program's answers for a cascade.
-
-    With `program` the float32 answer of the model counts too (certificates of level float32-deployed promise it).
-    """
-
-    def __init__(self, model: nn.Module, program: bool = False) -> None:
-        self.model = model
-        self.is_program = hasattr(model, "route")
-        self.program = program
-        self.exact = None if self.is_program else _float64_logits(model)
-
-    @torch.no_grad()
-    def predict(self, points: Tensor, labels: Tensor) -> Tensor:
-        """A class other than the label where the point is adversarial, the label elsewhere; [N] int64.
-
-        The label must lose in float64 (a tie is left to the label, so a success is not a matter of rounding order).
-        """
-        if self.exact is None:
-            return self.model(points).argmax(1)
-        logits = self.exact(points.double())
-        own = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
-        answer = torch.where(logits.amax(1) > own, logits.argmax(1), labels)
-        if self.program:
-            answer = torch.where(answer == labels, self.model(points).argmax(1), answer)
-        return answer
-
-
-def _float64_logits(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    try:
-        return trace(model).to(torch.float64)
-    except AcertZooError:
-        import copy
-
-        return copy.deepcopy(model).double()
 
 
 @dataclass

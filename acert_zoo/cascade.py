@@ -26,6 +26,7 @@ from acert_zoo.errors import InvalidInputError, UnsoundSettingError, Unsupported
 from acert_zoo.exact import parse_eps, round_up
 from acert_zoo.network import BatchNorm, Network, trace
 from acert_zoo.pgd import Objective
+from acert_zoo.radius import PROOF_BATCH_SIZE
 from acert_zoo.records import ModelInfo
 
 GATE_CONSTANT = 5.0  # the c of the gate's check P_c; certificates use 25 and 1 (docs/cascade.md)
@@ -120,8 +121,11 @@ class Cascade(nn.Module):
     @torch.no_grad()
     def gate_open(self, k: int, images: Tensor, labels: Tensor) -> Tensor:
         """[N] bool: member k's gate, the rigorous check P_5(x, g_k; label). Closed for pixels outside [0, 1] or NaN."""
-        valid = ((images >= 0) & (images <= 1)).flatten(1).all(1)
-        return self._gate(k)[1].proves(images, labels, self.gates[k]) & valid
+        is_open = ((images >= 0) & (images <= 1)).flatten(1).all(1)
+        valid = is_open.nonzero().flatten()
+        for index in valid.split(PROOF_BATCH_SIZE) if len(valid) else []:
+            is_open[index] = self._gate(k)[1].proves(images[index], labels[index], self.gates[k])
+        return is_open
 
     def _gate(self, k: int) -> tuple[Network, RigorousNetwork]:
         """Member k's network and gate check; built again where the member's weights have changed."""
@@ -140,11 +144,11 @@ class Cascade(nn.Module):
 
         return CascadeCertifier(self, method, rounding)
 
-    def prover(self, levels: Sequence[str]) -> Any:
-        """What `acert_zoo.verification` uses for a cascade: claims of these levels, proved without a search."""
-        from acert_zoo.cascade_certificate import CascadeVerifier
+    def prover(self, *, rounding: str = "real-sound") -> Any:
+        """What `acert_zoo.verification` uses for a cascade: rigorous checks at claimed radii, without a search."""
+        from acert_zoo.cascade_certificate import CascadeProver
 
-        return CascadeVerifier(self, levels)
+        return CascadeProver(self, rounding)
 
     def predict_certified(self, images: Tensor, eps: str | float | Fraction, *, rounding: str = "real-sound") -> Any:
         """Labels, and whether each is proved not to change within `eps`; a `CertifiedPrediction`."""
@@ -167,7 +171,7 @@ class Cascade(nn.Module):
 
         def gate(k: int, sign: float) -> Objective:
             def value(points: Tensor, labels: Tensor) -> Tensor:
-                network = trace(self.members[k])
+                network = self._gate(k)[0]
                 own = network(points.detach()).argmax(1)
                 return sign * robust_margin(network, points, own, self.gates[k]).double()
 
@@ -177,14 +181,15 @@ class Cascade(nn.Module):
         return [(f"gate{k}-{name}", gate(k, sign)) for k in range(len(self.gates)) for name, sign in signs]
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images."""
-        return next(tuple(m.input_shape) for m in self.members if hasattr(m, "input_shape"))  # type: ignore[arg-type]
+    def input_shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W) of the images, None where no member says it."""
+        return next((tuple(m.input_shape) for m in self.members if hasattr(m, "input_shape")), None)  # type: ignore
 
     @property
     def num_classes(self) -> int:
         """The number of logits."""
-        return next(int(m.num_classes) for m in self.members if hasattr(m, "num_classes"))  # type: ignore[arg-type]
+        known = [int(m.num_classes) for m in self.members if hasattr(m, "num_classes")]  # type: ignore[arg-type]
+        return known[0] if known else self._gate(0)[0].num_classes
 
     def to_dict(self) -> dict[str, Any]:
         """The cascade file: members by versioned name and digest of their weights, gates as exact strings.
@@ -207,9 +212,12 @@ class Cascade(nn.Module):
         return (json.dumps(self.to_dict(), indent=1) + "\n").encode()
 
     @property
-    def weights_sha256(self) -> str:
-        """sha256 of the cascade file, which names the members' digests."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()
+    def weights_sha256(self) -> str | None:
+        """sha256 of the cascade file, which names the members' digests; None where it cannot name them."""
+        try:
+            return hashlib.sha256(self.to_bytes()).hexdigest()
+        except InvalidInputError:
+            return None
 
     def save(self, path: str | os.PathLike[str]) -> tuple[str, int]:
         """Writes the cascade file atomically; returns (sha256, size) for the registry."""

@@ -14,9 +14,7 @@ returns radii that `proves` has accepted.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +28,12 @@ from acert_zoo.errors import InvalidInputError, UnsoundSettingError, Unsupported
 from acert_zoo.exact import parse_eps, round_down, round_up
 from acert_zoo.inputs import check_eval_mode, check_images
 from acert_zoo.network import trace
-from acert_zoo.radius import RadiusSearch, find_roots
+from acert_zoo.radius import PROOF_BATCH_SIZE, RadiusSearch, find_roots
 from acert_zoo.serving import CertifiedPrediction
 
 OPEN_CONSTANT = 25.0  # c of the check that shows a gate to be open all around
 SEARCH_RTOL = 1e-4  # of h_k, which costs far more a step than p_k
 SMALLEST_LAST = 1e-4  # a radius of the last member below this (1/39 of 1/255) is not looked for
-BATCH = 16
 
 
 def _sum_up(a: Tensor, b: Tensor) -> Tensor:
@@ -134,7 +131,9 @@ class _Member:
 def _margins(network: RigorousNetwork | None, images: Tensor, labels: Tensor, eps: Tensor) -> Tensor:
     if network is None:
         return torch.full_like(eps, -math.inf)
-    parts = zip(images.split(BATCH), labels.split(BATCH), eps.split(BATCH), strict=True)
+    parts = zip(
+        images.split(PROOF_BATCH_SIZE), labels.split(PROOF_BATCH_SIZE), eps.split(PROOF_BATCH_SIZE), strict=True
+    )
     return torch.cat([network.margins(x, y, e) for x, y, e in parts]) if len(eps) else eps
 
 
@@ -264,30 +263,6 @@ class CascadeCertifier:
             roundings=[self.rounding] * n,
             route=answer.route.tolist(),
         )
-
-
-class CascadeVerifier:
-    """Proves claims about a cascade again, for `acert_zoo.verification`: rigorous checks at the claimed radii alone."""
-
-    def __init__(self, cascade: Cascade, levels: Sequence[str]) -> None:
-        self.cascade = cascade
-        self.provers = {level: CascadeProver(cascade, level) for level in levels}
-        self.input_shape, self.num_classes = cascade.input_shape, cascade.num_classes
-        self.network_sha256 = cascade.network_sha256
-
-    @torch.no_grad()
-    def __call__(
-        self, images: Tensor, labels: Tensor, radii: Tensor, levels: Sequence[str], routes: Sequence[Any]
-    ) -> tuple[Tensor, Tensor]:
-        """(logits [N, K], [N] 1 where the claim is proved, -inf elsewhere: a cascade has no single margin)."""
-        logits = self.cascade(images)
-        proved = torch.zeros(len(images), dtype=torch.bool)
-        for level, prover in self.provers.items():
-            index = torch.tensor([i for i, of_line in enumerate(levels) if of_line == level], dtype=torch.int64)
-            if len(index):
-                proved[index] = prover.proves(images[index], labels[index], radii[index])
-        proved &= logits.argmax(1) == labels
-        return logits, torch.where(proved, 1.0, -math.inf).double()
 
 
 @torch.no_grad()
