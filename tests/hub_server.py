@@ -275,14 +275,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _tree(self, repo: str, revision: str, folder: str = "") -> list[dict[str, Any]]:
         files = self.hub.readable(repo, self.user, content=True).resolve(revision).files
         prefix = f"{folder}/" if folder else ""
+        recursive = self.query.get("recursive", [""])[0].lower() == "true"
         entries, folders = [], set()
         for path, blob in sorted(files.items()):
             if path.startswith(prefix):
                 parents = path[len(prefix) :].split("/")[:-1]
                 folders |= {prefix + "/".join(parents[: i + 1]) for i in range(len(parents))}
-                if "recursive" in self.query or not parents:
+                if recursive or not parents:
                     entries.append(blob.describe(path))
-        shown = [f for f in sorted(folders) if "recursive" in self.query or "/" not in f[len(prefix) :]]
+        shown = [f for f in sorted(folders) if recursive or "/" not in f[len(prefix) :]]
         return [{"type": "directory", "path": f, "oid": "0" * 40, "size": 0} for f in shown] + entries
 
     def _paths_info(self, repo: str, revision: str) -> list[dict[str, Any]]:
@@ -388,7 +389,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _list_collections(self) -> list[dict[str, Any]]:
         owners = self.query.get("owner")
-        return [c for c in self.hub.collections.values() if not owners or c["owner"]["name"] in owners]
+        found = [c for c in self.hub.collections.values() if not owners or c["owner"]["name"] in owners]
+        return [{key: value for key, value in c.items() if key != "position"} for c in found]
 
     def _create_collection(self) -> dict[str, Any]:
         user, values = self._writer(), self._json()

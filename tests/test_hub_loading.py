@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import acert_zoo
+from acert_zoo import registry
 from acert_zoo.errors import DownloadError, InvalidInputError, UnknownNameError, WeightsError
 from tests.support_hub import ConnectedServer, unreachable
-from tests.support_models import files_of, small_model, with_config
+from tests.support_models import files_of, record_of, small_model, with_config
 
 REPO = "owner/small"
 NAME = f"hf-hub:{REPO}"
@@ -367,6 +368,65 @@ def test_config_without_digest_is_refused(hub: ConnectedServer, files: dict[str,
     hub.hub.create(REPO, with_config(files, sha256=None))
     with pytest.raises(WeightsError, match="gives no sha256 and size"):
         acert_zoo.load_model(NAME)
+
+
+@pytest.fixture
+def published(repo: ConnectedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A registry whose one model is not bundled, but on the Hub; the id of the commit that it pins."""
+    monkeypatch.setattr(registry, "PACKAGE", tmp_path)
+    monkeypatch.setattr(registry, "REGISTRY_PATH", tmp_path / "zoo.json")
+    (tmp_path / "zoo.json").write_text('{"schema_version": 1, "models": []}')
+    commit = repo.hub.repositories[REPO].branches["main"]
+    location = {"repo_id": REPO, "revision": commit}
+    registry.add_record(tmp_path / "zoo.json", record_of(small_model(), tmp_path / "saved", hub=location))
+    return commit
+
+
+def test_a_registered_model_that_is_not_bundled_comes_from_its_pinned_revision(
+    repo: ConnectedServer, published: str, tmp_path: Path
+) -> None:
+    repo.hub.add_files(REPO, files_of(small_model(seed=1), tmp_path / "newer"))
+    assert torch.equal(acert_zoo.load_model("small")(IMAGES), small_model()(IMAGES))
+    assert {path for path in repo.paths() if "/resolve/" in path} == {f"/{REPO}/resolve/{published}/{WEIGHTS}"}
+    asked = len(repo.requests)
+    assert torch.equal(acert_zoo.load_model("small.v1", local_files_only=True)(IMAGES), small_model()(IMAGES))
+    assert len(repo.requests) == asked
+
+
+def test_a_bundled_file_needs_no_hub(repo: ConnectedServer, published: str, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    content = (tmp_path / "saved" / WEIGHTS).read_bytes()
+    (tmp_path / "checkpoints" / "small.v1.safetensors").write_bytes(content)
+    acert_zoo.load_model("small")
+    assert repo.requests == []
+
+
+def test_the_registry_not_the_repository_says_what_the_bytes_are(
+    repo: ConnectedServer, published: str, tmp_path: Path
+) -> None:
+    newer = repo.hub.add_files(REPO, files_of(small_model(seed=1), tmp_path / "newer"))
+    repo.hub.repositories[REPO].commits[published].files.update(newer.files)  # history rewritten
+    with pytest.raises(WeightsError, match="is not the expected file"):
+        acert_zoo.load_model("small")
+
+
+def test_no_progress_bar_when_not_wanted(
+    repo: ConnectedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants, file_download
+    from huggingface_hub.utils import are_progress_bars_disabled
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", None)
+    disabled, fetch = [], file_download.http_get
+
+    def spy(*arguments: object, **options: object) -> None:
+        disabled.append(are_progress_bars_disabled())
+        fetch(*arguments, **options)
+
+    monkeypatch.setattr(file_download, "http_get", spy)
+    acert_zoo.load_model(NAME, progress=False)
+    acert_zoo.load_model(NAME, cache_dir=tmp_path / "other")
+    assert disabled == [True, True, False, False]
 
 
 def test_two_revisions_or_one_where_none_belongs(repo: ConnectedServer, tmp_path: Path) -> None:
