@@ -1,41 +1,43 @@
-"""The training loop: one function a step, state that resumes at any step, validation that chooses nothing else.
+"""The training loop: `Trainer.train_step` is one step of the method, `Trainer.train` repeats it until done or stopped.
 
-Every random draw is made from a generator seeded by (seed, epoch, step): a resumed run needs no RNG state.
+Nothing random is carried from step to step (see batches.py), so the state that is saved - weights, optimiser, last
+radii, step - is all that a resumed run needs to end with the same weights. The host does not wait for the device within
+a step: metrics are summed and the loss is checked as tensors, which are looked at every CHECK_EVERY steps and before
+each save.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from acert_zoo import architectures, data
-from acert_zoo.bounds.ibp import robust_margin
-from acert_zoo.errors import AcertZooError, UnknownNameError
 from acert_zoo.network import trace
-from training import regularizers, schedules
-from training.augmentation import augment
+from training import distributed, regularizers, schedules
+from training.batches import Batches, generator
 from training.clean_pass import update_running_statistics
 from training.initialization import ibp_initialization
-from training.objectives import OBJECTIVES, Batch
-from training.recipe import Optimizer, Recipe
+from training.loss import Batch, Loss
+from training.objectives import OBJECTIVES
+from training.optimization import WeightAverage, build_optimizer, weights_of
+from training.recipe import Recipe
+from training.run_folder import RunError, RunFolder
+from training.signals import StopSignals
+from training.validation import Validation
 
-
-def _generator(*seeds: int) -> torch.Generator:
-    state = np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+METRICS = ("loss", "natural_loss", "robust_loss", "train_accuracy", "mean_radius", "evaluations")
+CHECK_EVERY = 20  # steps between looks at device tensors and votes among ranks; 1 on a single CPU process
 
 
 def build_model(recipe: Recipe) -> nn.Module:
-    """The recipe's network with BatchNorm, initialised as the recipe says, channels_last."""
+    """The recipe's network with BatchNorm, initialised as the recipe says, channels_last, on the CPU."""
     info = data.dataset_info(recipe.dataset)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -49,183 +51,232 @@ def build_model(recipe: Recipe) -> nn.Module:
             **recipe.arch_kwargs,
         )
     if recipe.initialization == "ibp":
-        ibp_initialization(model, _generator(recipe.seed, 1))
+        ibp_initialization(model, generator(recipe.seed, 1))
     return model.to(memory_format=torch.channels_last)
 
 
-def build_optimizer(settings: Optimizer, decay: list[nn.Parameter], rest: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser that `settings.name` names; weight decay on the parameters `decay` alone."""
-    groups = [{"params": decay, "weight_decay": settings.weight_decay}, {"params": rest}]
-    if settings.name == "adam":
-        return torch.optim.Adam(groups, lr=settings.lr)
-    if settings.name == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9, nesterov=True)
-    raise UnknownNameError.near("optimizer", settings.name, ["adam", "sgd"])
+class StepLoss(nn.Module):
+    """Batch -> Loss as a module, the form that DistributedDataParallel wraps."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+        super().__init__()
+        self.model, self.recipe = model, recipe
+
+    def forward(self, batch: Batch) -> Loss:
+        loss = OBJECTIVES[self.recipe.objective](batch)
+        if self.recipe.optimizer.l1:
+            penalty = regularizers.l1(weights_of(self.model))
+            loss = dataclasses.replace(loss, total=loss.total + self.recipe.optimizer.l1 * penalty)
+        return loss
 
 
-def pixels(images: Tensor) -> Tensor:
-    """uint8 [N, H, W, C] to float32 [N, C, H, W] in [0, 1], channels_last in memory."""
-    return images.permute(0, 3, 1, 2).float().div_(255)
+class Trainer:
+    """One training run. Raises DatasetNotFoundError before anything is written where the data set is missing."""
 
-
-class Run:
-    """One training run in a folder: recipe.json, log.jsonl, last.pt (atomic), best.pt."""
-
-    def __init__(self, folder: Path, recipe: Recipe, data_root: str | None) -> None:
-        self.folder, self.recipe = folder, recipe
-        self.model = build_model(recipe)
-        images, labels = data.load_split(recipe.dataset, "train", data_root)
-        self.images, self.labels = torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels)
-        val_images, val_labels = data.load_split(recipe.dataset, "val", data_root)
-        self.val = torch.from_numpy(np.ascontiguousarray(val_images)), torch.from_numpy(val_labels)
-        self.steps_per_epoch = len(self.labels) // recipe.batch_size
+    def __init__(self, recipe: Recipe, data_root: str | None = None, device: torch.device | str = "cpu") -> None:
+        self.recipe, self.device = recipe, torch.device(device)
+        self.batches = Batches(recipe, data_root, self.device)
+        self.validation = Validation(recipe, data_root, self.device)
+        self.steps_per_epoch = self.batches.steps_per_epoch
         self.total_steps = self.steps_per_epoch * recipe.epochs
-        settings = recipe.optimizer
-        decay = [p for p in self.model.parameters() if p.dim() > 1]
-        rest = [p for p in self.model.parameters() if p.dim() <= 1]
-        self.optimizer = build_optimizer(settings, decay, rest)
-        self.scheduler = schedules.learning_rate_schedule(self.optimizer, settings, self.total_steps)
-        self.radii = torch.full((len(self.labels),), torch.nan)
-        self.step = 0
-        self.sums: dict[str, float] = {}
-        self.seconds = 0.0
+        self.model = build_model(recipe)
+        if recipe.init_from:
+            self.model.load_state_dict(initial_weights(recipe))
+        self.model.to(self.device)
         self.network = trace(self.model)
-        self.batchnorms = [m for m in self.model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
-        self.decayed = decay
+        self.average = WeightAverage(self.model, recipe.optimizer.ema) if recipe.optimizer.ema else None
+        self.optimizer = build_optimizer(recipe.optimizer, self.model)
+        self.scheduler = schedules.learning_rate_schedule(self.optimizer, recipe.optimizer, self.total_steps)
+        self.step_loss: nn.Module = StepLoss(self.model, recipe)
+        if distributed.world_size() > 1:
+            self.step_loss = nn.parallel.DistributedDataParallel(self.step_loss, broadcast_buffers=False)
+        self.step, self.seconds, self.learning_rate = 0, 0.0, recipe.optimizer.lr
+        self.radii = torch.full((len(self.batches),), torch.nan, device=self.device)
+        self._new_radii = torch.full_like(self.radii, torch.nan)  # this rank's since the last merge
+        self._sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.device)
+        self._failed_at = torch.full((), -1, dtype=torch.int64, device=self.device)  # first step without a finite loss
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def final_model(self) -> nn.Module:
+        """The model to validate and export: the average of the weights where the recipe asks for one."""
+        return self.average.model if self.average else self.model
+
+    def train_step(self) -> Loss:
+        recipe, settings = self.recipe, self.recipe.radius
+        index, images, labels = self.batches.get(self.step)
+        fraction = schedules.radius_fraction(
+            self.step, self.steps_per_epoch, settings.first_epochs, settings.ramp_epochs
+        )
+        batch = Batch(
+            network=self.network,
+            images=images,
+            labels=labels,
+            eps_t=fraction * settings.eps_max_value,
+            before_ramp=self.step < round(settings.first_epochs * self.steps_per_epoch),
+            ramping=fraction < 1,
+            guess=self.radii[index],
+            recipe=recipe,
+            noise=lambda: self._noise(images),
+        )
+        loss: Loss = self.step_loss(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optimizer.grad_clip or float("inf"))
+        self.optimizer.step()
+        self.learning_rate = self.scheduler.get_last_lr()[0]
+        if self.step + 1 < self.total_steps:
+            self.scheduler.step()
+        with torch.no_grad():
+            update_running_statistics(self.network, self.model, loss.clean)
+            if self.average:
+                self.average.update(self.model, self.step + 1)
+            if loss.root is not None:
+                self._new_radii[index] = loss.root
+            self._record(loss, labels, norm)
+        self.step += 1
+        return loss
+
+    def _noise(self, images: Tensor) -> Tensor:
+        """Uniform numbers shaped like `images`: this rank's rows of the global batch's."""
+        g = generator(self.recipe.seed, 4, self.step, device=self.device)
+        numbers = torch.rand((self.recipe.batch_size, *images.shape[1:]), generator=g, device=self.device)
+        start = distributed.rank() * len(images)
+        return numbers[start : start + len(images)]
+
+    def _record(self, loss: Loss, labels: Tensor, norm: Tensor) -> None:
+        correct = (loss.clean.logits.argmax(1) == labels).double().mean()
+        values = (loss.total, loss.natural, loss.robust, correct, loss.radius.mean())
+        self._sums[:-1] += torch.stack([v.detach().double() for v in values])
+        self._sums[-1] += loss.evaluations / len(labels)
+        bad = ~(torch.isfinite(loss.total.detach()) & torch.isfinite(norm))
+        self._failed_at = torch.where(bad & (self._failed_at < 0), self.step, self._failed_at)
+
+    def check_finite(self) -> None:
+        """RunError where a loss or gradient since the last check was not finite (the weights are then worthless)."""
+        failed = int(self._failed_at)
+        if failed >= 0:
+            raise RunError(
+                f"the loss or its gradient is not finite at step {failed}, epoch {1 + failed // self.steps_per_epoch}; "
+                "the last good state is kept. A smaller learning rate or a longer ramp may help"
+            )
+
+    def metrics(self) -> dict[str, float]:
+        """Means since the epoch began, over all ranks."""
+        steps = max(self.step % self.steps_per_epoch or self.steps_per_epoch, 1)
+        means = distributed.mean_over_ranks(self._sums) / steps
+        return dict(zip(METRICS, means.tolist(), strict=True))
 
     def state(self) -> dict[str, Any]:
-        return {
+        """Everything that `load` needs, the same on all ranks; merges what the ranks learned since the last call."""
+        self._merge_radii()
+        sums = distributed.mean_over_ranks(self._sums)
+        self._sums = sums.clone()
+        state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "radii": self.radii,
             "step": self.step,
-            "sums": self.sums,
+            "sums": dict(zip(METRICS, sums.tolist(), strict=True)),
             "seconds": self.seconds,
             "recipe": json.dumps(self.recipe.to_dict()),
         }
+        return state | ({"ema": self.average.model.state_dict()} if self.average else {})
 
-    def save(self, name: str = "last.pt") -> None:
-        part = self.folder / f".{name}.part"
-        torch.save(self.state(), part)
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, self.folder / name)
-
-    def load(self) -> None:
-        state = torch.load(self.folder / "last.pt", weights_only=True)
+    def load(self, state: dict[str, Any]) -> None:
+        """Continues from a saved state, with any number of ranks."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        self.radii, self.step = state["radii"], state["step"]
-        self.sums, self.seconds = state["sums"], state["seconds"]
+        if self.average:
+            self.average.model.load_state_dict(state.get("ema", state["model"]))
+        if state["radii"].shape != self.radii.shape:
+            raise RunError(f"the run has {len(state['radii'])} training images, the data set here {len(self.radii)}")
+        self.radii = state["radii"].to(self.device)
+        self.step, self.seconds = state["step"], state["seconds"]
+        sums = [state["sums"].get(key, 0.0) for key in METRICS]
+        self._sums = torch.tensor(sums, dtype=torch.float64, device=self.device)
 
-    def train_step(self) -> None:
-        recipe = self.recipe
-        epoch, position = divmod(self.step, self.steps_per_epoch)
-        order = torch.randperm(len(self.labels), generator=_generator(recipe.seed, 2, epoch))
-        index = order[position * recipe.batch_size : (position + 1) * recipe.batch_size]
-        images = pixels(augment(self.images[index], recipe.augmentation, _generator(recipe.seed, 3, self.step)))
-        settings = recipe.radius
+    def _merge_radii(self) -> None:
+        self.radii = distributed.merge_newest(self.radii, self._new_radii)
+        self._new_radii.fill_(torch.nan)
+
+    def _end_epoch(self) -> dict[str, Any]:
+        """Validates; the epoch's line of the log."""
+        self.check_finite()
         fraction = schedules.radius_fraction(
-            self.step, self.steps_per_epoch, settings.first_epochs, settings.ramp_epochs
+            self.step - 1, self.steps_per_epoch, self.recipe.radius.first_epochs, self.recipe.radius.ramp_epochs
         )
-        batch = Batch(
-            self.network,
-            images,
-            self.labels[index],
-            fraction * settings.eps_max_value,
-            fraction < 1,
-            self.radii[index],
-            recipe,
-        )
-        loss = OBJECTIVES[recipe.objective](batch)
-        total = loss.total
-        if recipe.optimizer.l1:
-            total = total + recipe.optimizer.l1 * regularizers.l1(self.decayed)
-        if not math.isfinite(total.item()):
-            raise AcertZooError(f"the loss is {total.item()} at step {self.step}; the last good state is kept")
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        if recipe.optimizer.grad_clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optimizer.grad_clip)
-        self.optimizer.step()
-        self.scheduler.step()
-        update_running_statistics(self.network, self.batchnorms, loss.clean)
-        self.radii[index] = loss.radius
-        correct = (loss.clean.logits.argmax(1) == self.labels[index]).float().mean().item()
-        for key, value in (
-            ("loss", total.item()),
-            ("robust_loss", loss.robust.item()),
-            ("train_accuracy", correct),
-            ("mean_radius", loss.radius.mean().item()),
-            ("evaluations", loss.evaluations / len(index)),
-        ):
-            self.sums[key] = self.sums.get(key, 0.0) + value
-        self.step += 1
-
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Accuracy and, at eps_max fractions, IBP-certified accuracy on the validation split (float32 IBP)."""
-        self.model.eval()
-        network = trace(self.model).fold_batchnorm().detach()
-        info = data.dataset_info(self.recipe.dataset)
-        eps_max = self.recipe.radius.eps_max_value
-        grid = [eps_max * i / 16 for i in range(1, 17)]
-        reported = [data.parse_float(e) for e in info.reported_eps]
-        radii = grid + reported
-        ascending = np.argsort(radii)
-        correct, certified, total = 0, np.zeros(len(radii)), 0
-        for start in range(0, len(self.val[1]), 500):
-            images, labels = pixels(self.val[0][start : start + 500]), self.val[1][start : start + 500]
-            right = network(images).argmax(1) == labels
-            correct += int(right.sum())
-            total += len(labels)
-            images, labels = images[right], labels[right]
-            for k in ascending:  # an image that is not proved at one radius is not proved at a larger one
-                if len(labels):
-                    proved = robust_margin(network, images, labels, radii[k]) > 0
-                    images, labels = images[proved], labels[proved]
-                certified[k] += len(labels)
-        self.model.train()
-        certified = 100 * certified / total
-        grid_part = certified[: len(grid)]
-        # trapezoid rule for the mean of min(r, eps_max) / eps_max
-        acr = (100 * correct / total / 2 + grid_part[:-1].sum() + grid_part[-1] / 2) / len(grid)
-        return {
-            "accuracy": 100 * correct / total,
-            "acr_percent": acr,
-            **{f"certified_{e}": c for e, c in zip(info.reported_eps, certified[len(grid) :], strict=True)},
+        row = {
+            "epoch": self.epoch,
+            "lr": self.learning_rate,
+            "eps_t": fraction * self.recipe.radius.eps_max_value,
+            **self.metrics(),
+            **self.validation.measure(self.final_model),
         }
+        self._sums.zero_()
+        self._merge_radii()
+        return row
 
     def train(
-        self, max_minutes: float | None = None, report: Callable[[dict[str, Any]], None] = lambda row: None
-    ) -> bool:
-        """Trains to the end (True) or until `max_minutes` are over (False: resumable)."""
-        self.model.train()
+        self,
+        folder: RunFolder,
+        *,
+        max_minutes: float | None = None,
+        save_minutes: float = 2.0,
+        on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
+        on_step: Callable[[Trainer], None] = lambda trainer: None,
+    ) -> str:
+        """Trains on; "finished", or "time" or "interrupted" with a state from which the run can be resumed.
+
+        Raises:
+            RunError: a loss that is not finite, or a state that cannot be written; the last good state is kept.
+        """
         began = saved = last = time.monotonic()
-        while self.step < self.total_steps:
-            self.train_step()
-            now = time.monotonic()
-            self.seconds += now - last
-            last = now
-            if self.step % self.steps_per_epoch == 0:
-                row: dict[str, Any] = {
-                    "epoch": self.step // self.steps_per_epoch,
-                    "lr": self.scheduler.get_last_lr()[0],
-                }
-                row |= {k: v / self.steps_per_epoch for k, v in self.sums.items()} | self.validate()
-                row["seconds"] = self.seconds
-                self.sums = {}
-                with open(self.folder / "log.jsonl", "a") as file:
-                    file.write(json.dumps(row) + "\n")
-                report(row)
-                self.save()
-                saved = last = time.monotonic()
-            elif now - saved > 120:
-                self.save()
-                saved = last = time.monotonic()
-            if max_minutes is not None and (now - began) / 60 >= max_minutes and self.step < self.total_steps:
-                self.save()
-                return False
-        return True
+        writer = distributed.rank() == 0
+        every = 1 if self.device.type == "cpu" and distributed.world_size() == 1 else CHECK_EVERY
+        with StopSignals() as signals:
+            while self.step < self.total_steps:
+                self.train_step()
+                at_end = self.step % self.steps_per_epoch == 0
+                if not at_end and self.step % every:
+                    continue
+                self.check_finite()
+                now = time.monotonic()
+                self.seconds, last = self.seconds + now - last, now
+                interrupted, over, due = distributed.any_rank(
+                    signals.received,
+                    max_minutes is not None and now - began >= 60 * max_minutes,
+                    now - saved >= 60 * save_minutes,
+                    device=self.device,
+                )
+                if at_end:
+                    row = self._end_epoch()
+                    now = time.monotonic()
+                    self.seconds, last = self.seconds + now - last, now
+                    row["seconds"] = round(self.seconds, 3)
+                    if writer:
+                        folder.log(row)
+                        on_epoch(row)
+                if at_end or interrupted or over or due:
+                    state = self.state()
+                    if writer:
+                        folder.save(state)
+                    saved = time.monotonic()
+                on_step(self)
+                if (interrupted or over) and self.step < self.total_steps:
+                    return "interrupted" if interrupted else "time"
+        return "finished"
+
+
+def initial_weights(recipe: Recipe) -> dict[str, Tensor]:
+    """The weights with which the run `recipe.init_from` ended (its average where it kept one)."""
+    state = RunFolder(Path(recipe.init_from)).load()
+    if state is None:
+        raise RunError(f"init_from: {recipe.init_from} holds no training state")
+    return state.get("ema") or state["model"]

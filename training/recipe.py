@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from acert_zoo.data import parse_float
+from acert_zoo.architectures import ARCHITECTURES
+from acert_zoo.data import DATASETS, parse_float
 from acert_zoo.errors import InvalidInputError, UnknownNameError
 
 RECIPES = Path(__file__).with_name("recipes")
+
+
+def _in(where: str, value: float, low: float, high: float = math.inf) -> None:
+    if not (math.isfinite(value) and low <= value <= high):
+        accepted = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+        raise InvalidInputError(f"recipe key {where!r} must be {accepted}, got {value}")
+
+
+def _one_of(kind: str, value: str, known: Iterable[str]) -> None:
+    if value not in (known := list(known)):
+        raise UnknownNameError.near(kind, value, known)
 
 
 @dataclass(frozen=True)
@@ -22,19 +35,44 @@ class Optimizer:
     weight_decay: float = 0.0
     schedule: str = "onecycle"  # onecycle: three-phase, as the paper; linear: warm up, then straight down to 0
     warmup: float = 0.3  # share of all steps with a rising learning rate
-    grad_clip: float = 10.0  # global L2 norm
+    grad_clip: float = 10.0  # global L2 norm; 0: no clipping
     l1: float = 0.0
+    ema: float = 0.0  # decay per step of an average of the weights, which is then validated and exported; 0: none
+
+    def __post_init__(self) -> None:
+        _one_of("optimizer", self.name, ("adam", "sgd"))
+        _one_of("learning-rate schedule", self.schedule, ("onecycle", "linear"))
+        _in("optimizer.lr", self.lr, 0)
+        _in("optimizer.weight_decay", self.weight_decay, 0)
+        _in("optimizer.warmup", self.warmup, 0, 0.49 if self.schedule == "onecycle" else 1)
+        _in("optimizer.grad_clip", self.grad_clip, 0)
+        _in("optimizer.l1", self.l1, 0)
+        _in("optimizer.ema", self.ema, 0, 0.999999)
 
 
 @dataclass(frozen=True)
 class Radius:
-    """The certified-training radius and its schedule (DESIGN: first epoch 0, then a smooth ramp)."""
+    """The certified-training radius and its schedule (0 in the first epochs, then a smooth ramp to eps_max)."""
 
     eps_max: str = "8.8/255"
-    first_epochs: float = 1
-    ramp_epochs: float = 8
+    first_epochs: float = 1.0
+    ramp_epochs: float = 8.0
     evaluations: int = 2  # IBP evaluations a sample may cost per step in the search for its radius
     tolerance: float = 0.05  # relative error of the radius above which a further evaluation is spent
+
+    def __post_init__(self) -> None:
+        try:
+            value = self.eps_max_value
+        except (ValueError, ZeroDivisionError):
+            value = math.nan
+        if not 0 < value <= 1:
+            raise InvalidInputError(
+                f"recipe key 'radius.eps_max' must be a radius in (0, 1] such as \"8.8/255\", got {self.eps_max!r}"
+            )
+        _in("radius.first_epochs", self.first_epochs, 0)
+        _in("radius.ramp_epochs", self.ramp_epochs, 0)
+        _in("radius.evaluations", self.evaluations, 1)
+        _in("radius.tolerance", self.tolerance, 0)
 
     @property
     def eps_max_value(self) -> float:
@@ -47,11 +85,45 @@ class Regularizers:
     relu: float = 0.5
     tolerance: float = 0.5
 
+    def __post_init__(self) -> None:
+        _in("regularizers.tight", self.tight, 0)
+        _in("regularizers.relu", self.relu, 0)
+        _in("regularizers.tolerance", self.tolerance, 1e-6, 1)
+
 
 @dataclass(frozen=True)
 class Augmentation:
     flip: bool = False
     crop_padding: int = 0  # random crop after padding by this many edge pixels
+
+    def __post_init__(self) -> None:
+        _in("augmentation.crop_padding", self.crop_padding, 0, 32)
+
+
+@dataclass(frozen=True)
+class CrownIBP:
+    """Share of the CROWN-IBP bound in the margin bound (the rest is IBP), linear from the ramp's start to its end."""
+
+    start: float = 1.0
+    end: float = 0.0
+
+    def __post_init__(self) -> None:
+        _in("crown_ibp.start", self.start, 0, 1)
+        _in("crown_ibp.end", self.end, 0, 1)
+
+
+@dataclass(frozen=True)
+class SABR:
+    """The small box: its radius as a share of eps_t, and the attack (steps, first step size) that places it."""
+
+    share: float = 0.4
+    steps: int = 8
+    step_size: float = 0.5
+
+    def __post_init__(self) -> None:
+        _in("sabr.share", self.share, 0, 1)
+        _in("sabr.steps", self.steps, 0)
+        _in("sabr.step_size", self.step_size, 0)
 
 
 @dataclass(frozen=True)
@@ -62,21 +134,54 @@ class Recipe:
     arch: str = "cnn"
     arch_kwargs: dict[str, Any] = field(default_factory=dict)
     epochs: int = 16
-    batch_size: int = 128
+    batch_size: int = 128  # global: shared out among the processes of a distributed run
     seed: int = 0
     label_smoothing: float = 0.0  # of the standard objective
     initialization: str = "ibp"  # ibp: normal(0, sqrt(2 pi) / fan_in); torch: the framework's default
+    init_from: str = ""  # folder of a run whose final weights are the initial ones
+    precision: str = "float32"  # of the clean pass; bfloat16: autocast. Bounds are always float32
+    validation_images: int = 5000  # how many of the 5,000 held-out images are looked at after each epoch
     optimizer: Optimizer = field(default_factory=Optimizer)
     radius: Radius = field(default_factory=Radius)
     regularizers: Regularizers = field(default_factory=Regularizers)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    crown_ibp: CrownIBP = field(default_factory=CrownIBP)
+    sabr: SABR = field(default_factory=SABR)
+
+    def __post_init__(self) -> None:
+        from training.objectives import OBJECTIVES  # here, because objectives read recipes
+
+        _one_of("data set", self.dataset, DATASETS)
+        _one_of("objective", self.objective, OBJECTIVES)
+        _one_of("architecture", self.arch, ARCHITECTURES)
+        _one_of("initialization", self.initialization, ("ibp", "torch"))
+        _one_of("precision", self.precision, ("float32", "bfloat16"))
+        _in("kappa", self.kappa, 0, 1)
+        _in("epochs", self.epochs, 1)
+        _in("batch_size", self.batch_size, 2)
+        _in("seed", self.seed, 0)
+        _in("label_smoothing", self.label_smoothing, 0, 1)
+        _in("validation_images", self.validation_images, 1)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        """The recipe of nested tables; UnknownNameError for unknown keys, InvalidInputError for bad values."""
         return _build(cls, values, "")
+
+
+def known_keys(cls: Any = Recipe, prefix: str = "") -> list[str]:
+    """Every key that a recipe takes, nested ones with their dots."""
+    keys: list[str] = []
+    for f in dataclasses.fields(cls):
+        nested = f.default_factory
+        if isinstance(nested, type) and dataclasses.is_dataclass(nested):
+            keys += known_keys(nested, f"{prefix}{f.name}.")
+        else:
+            keys.append(prefix + f.name)
+    return keys
 
 
 def _build(cls: Any, values: dict[str, Any], prefix: str) -> Any:
@@ -84,7 +189,7 @@ def _build(cls: Any, values: dict[str, Any], prefix: str) -> Any:
     arguments: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
-            raise UnknownNameError.near("recipe key", prefix + key, [prefix + k for k in fields])
+            raise UnknownNameError.near("recipe key", prefix + key, known_keys())
         default = fields[key].default_factory if fields[key].default is dataclasses.MISSING else fields[key].default
         if isinstance(default, type) and dataclasses.is_dataclass(default):
             if not isinstance(value, dict):
@@ -101,11 +206,19 @@ def _build(cls: Any, values: dict[str, Any], prefix: str) -> Any:
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a bundled name ("cifar10") or a TOML file, with "a.b=value" overrides (TOML values) applied."""
+    """The recipe of a bundled name ("cifar10") or a TOML file, with "a.b=value" overrides (TOML values) applied.
+
+    Raises:
+        UnknownNameError: no such recipe or key.
+        InvalidInputError: a file that is not TOML, an override without "=", or a value that is not accepted.
+    """
     path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
     if not path.exists():
         raise UnknownNameError.near("recipe", name, [p.stem for p in RECIPES.glob("*.toml")])
-    values = tomllib.loads(path.read_text())
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInputError(f"{path} is not a TOML file: {error}") from None
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
@@ -113,10 +226,12 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         try:
             value = tomllib.loads(f"x = {text}")["x"]
         except tomllib.TOMLDecodeError:
-            value = text
+            value = text.strip()
         table = values
         *parents, leaf = key.strip().split(".")
         for parent in parents:
             table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise UnknownNameError.near("recipe key", key.strip(), known_keys())
         table[leaf] = value
     return Recipe.from_dict(values)

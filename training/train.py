@@ -1,48 +1,207 @@
-"""Trains one model: python training/train.py --recipe cifar10 --kappa 0.25 [--set key=value ...] [--resume RUN]."""
+"""Trains one model: python training/train.py --recipe cifar10 --kappa 0.25 [--set key=value ...] [--resume RUN].
+
+Several processes: torchrun --nproc-per-node N training/train.py ... (docs/training.md). The way of one training step
+from here: Trainer.train and Trainer.train_step (loop.py), the objective (objectives.py), the loss (loss.py).
+"""
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import click
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.loop import Run
-from training.recipe import Recipe, load_recipe
+from acert_zoo.errors import AcertZooError, InvalidInputError, UnknownNameError
+from training import distributed
+from training.loop import Trainer
+from training.recipe import Recipe, known_keys, load_recipe
+from training.run_folder import RunError, RunFolder
+
+INTERRUPTED = 130  # exit code after Ctrl-C or SIGTERM, with a state that resumes
 
 
-@click.command()
-@click.option("--recipe", "recipe_name", default="cifar10", show_default=True, help="Bundled recipe or FILE.toml.")
+@click.command(context_settings={"max_content_width": 110})
+@click.option("--recipe", "recipe_name", default="cifar10", show_default=True, help="A bundled recipe, or FILE.toml.")
 @click.option("--kappa", type=float, help="0: purely robust ... 1: standard training.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Overrides a recipe value.")
-@click.option("--run", "folder", type=click.Path(path_type=Path), help="Run folder.")
-@click.option("--resume", type=click.Path(exists=True, path_type=Path), help="Continue the run in this folder.")
-@click.option("--data-root", help="Folder with <name>/{train,test}_{images,labels}.npy.")
-@click.option("--threads", type=int, help="CPU threads.")
-@click.option("--max-minutes", type=float)
-def main(recipe_name, kappa, overrides, folder, resume, data_root, threads, max_minutes):
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Overrides a recipe value, e.g. epochs=4.")
+@click.option("--run", "path", type=click.Path(path_type=Path), help="Folder of the new run.  [default: runs/...]")
+@click.option("--resume", type=click.Path(exists=True, path_type=Path), help="Continues the run in this folder.")
+@click.option(
+    "--data-root", help="Folder with <data set>/{train,test}_{images,labels}.npy.  [default: $ACERT_ZOO_DATA]"
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: torch's]")
+@click.option("--max-minutes", type=click.FloatRange(0), help="Stops after this time with a state that resumes.")
+@click.option("--save-minutes", type=click.FloatRange(0), default=2.0, show_default=True, help="Saves this often.")
+@click.option("--show", is_flag=True, help="Prints the resolved recipe and trains nothing.")
+def main(
+    recipe_name: str,
+    kappa: float | None,
+    overrides: tuple[str, ...],
+    path: Path | None,
+    resume: Path | None,
+    data_root: str | None,
+    device: str,
+    threads: int | None,
+    max_minutes: float | None,
+    save_minutes: float,
+    show: bool,
+) -> None:
+    """Trains one model with ACERT or one of its rivals, into a run folder that resumes and exports."""
     if threads:
         torch.set_num_threads(threads)
+    try:
+        recipe = resolve(recipe_name, kappa, overrides, path, resume)
+        if show:
+            click.echo("\n".join(f"{key} = {value_of(recipe, key)!r}" for key in known_keys()))
+            return
+        outcome = run(recipe, path, resume, data_root, device, max_minutes, save_minutes)
+    except (RunError, FileNotFoundError) as error:
+        raise click.ClickException(str(error)) from error
+    except (InvalidInputError, UnknownNameError) as error:
+        raise click.UsageError(str(error)) from error
+    except AcertZooError as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        distributed.shutdown()
+    if outcome == "interrupted":
+        sys.exit(INTERRUPTED)
+
+
+def resolve(
+    recipe_name: str, kappa: float | None, overrides: tuple[str, ...], path: Path | None, resume: Path | None
+) -> Recipe:
+    """The recipe of the command line, or of the run to resume (whose recipe stays as it is)."""
+    if resume is None:
+        return load_recipe(recipe_name, (*overrides, f"kappa={kappa!r}") if kappa is not None else overrides)
+    if kappa is not None or overrides or path is not None:
+        raise click.UsageError("--resume takes the recipe and the folder of the run: drop --kappa, --set and --run")
+    return RunFolder(resume).recipe()
+
+
+def value_of(recipe: Recipe, key: str) -> Any:
+    value: Any = recipe
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device; on CUDA this rank's own, with TF32 off (bounds are float32)."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise click.UsageError(f"unknown device {name!r}; known: cpu, cuda, cuda:N") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise click.UsageError("--device cuda: torch finds no CUDA device here")
+        if device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = True
+    return device
+
+
+def run(
+    recipe: Recipe,
+    path: Path | None,
+    resume: Path | None,
+    data_root: str | None,
+    device_name: str,
+    max_minutes: float | None,
+    save_minutes: float,
+) -> str:
+    """Begins or resumes a run and trains it; how it ended (see Trainer.train)."""
+    device = choose_device(device_name)
+    distributed.initialize(device.type)
+    trainer = Trainer(recipe, data_root, device)
     if resume:
-        folder = resume
-        recipe = Recipe.from_dict(json.loads((folder / "recipe.json").read_text()))
+        folder = RunFolder(resume)
+        if state := folder.load():
+            trainer.load(state)
+        if distributed.rank() == 0:
+            folder.trim_log(trainer.epoch)
     else:
-        if kappa is not None:
-            overrides = (*overrides, f"kappa={float(kappa)}")
-        recipe = load_recipe(recipe_name, overrides)
-        folder = folder or Path("runs") / f"{recipe.dataset}_{recipe.objective}_{time.strftime('%Y%m%d-%H%M%S')}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=1) + "\n")
-    run = Run(folder, recipe, data_root)
-    if resume and (folder / "last.pt").exists():
-        run.load()
-    done = run.train(max_minutes, lambda row: click.echo(json.dumps(row)))
-    click.echo(f"{'finished' if done else 'stopped, resumable'}: {folder}")
+        name = f"{recipe.dataset}_{recipe.objective}_{time.strftime('%Y%m%d-%H%M%S')}"
+        folder = RunFolder.create(path or Path("runs") / name, recipe)
+    folder.write_environment(device)
+    if distributed.rank() > 0:
+        return trainer.train(folder, max_minutes=max_minutes, save_minutes=save_minutes)
+    with Display(trainer) as display:
+        outcome = trainer.train(
+            folder,
+            max_minutes=max_minutes,
+            save_minutes=save_minutes,
+            on_epoch=display.epoch,
+            on_step=display.step,
+        )
+    ended = (
+        "finished" if outcome == "finished" else f"stopped at step {trainer.step}; continue with --resume {folder.path}"
+    )
+    click.echo(f"{ended}: {folder.path}" if outcome == "finished" else ended)
+    return outcome
+
+
+class Display:
+    """A progress bar with the running metrics on a terminal; one line an epoch everywhere."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.console = Console()
+        self.bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[metrics]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
+        epoch = trainer.epoch + 1
+        self.task = self.bar.add_task(
+            "", total=trainer.total_steps, completed=trainer.step, epoch=epoch, epochs=trainer.recipe.epochs, metrics=""
+        )
+        self.shown = 0.0
+
+    def __enter__(self) -> Display:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def step(self, trainer: Trainer) -> None:
+        if self.bar.disable or time.monotonic() - self.shown < 0.5 or distributed.world_size() > 1:
+            return
+        self.shown = time.monotonic()
+        m = trainer.metrics() if trainer.step % trainer.steps_per_epoch else {}
+        text = (
+            f"loss {m['loss']:.3f}  accuracy {100 * m['train_accuracy']:.1f} %  eps* {m['mean_radius']:.5f}"
+            if m
+            else ""
+        )
+        epoch = min(trainer.epoch + 1, trainer.recipe.epochs)
+        self.bar.update(self.task, completed=trainer.step, epoch=epoch, metrics=text)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        certified = "  ".join(f"{k.removeprefix('certified_')}: {v:.2f} %" for k, v in row.items() if "certified_" in k)
+        self.console.print(
+            f"epoch {row['epoch']}  loss {row['loss']:.4f}  eps* {row['mean_radius']:.5f} of {row['eps_t']:.5f}  "
+            f"evaluations {row['evaluations']:.2f}  |  validation: accuracy {row['accuracy']:.2f} %  "
+            f"ACR {row['acr_percent']:.2f} % of eps_max  certified at {certified}  |  {row['seconds']:.0f} s",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,92 @@
+"""CROWN-IBP's backward bound (Zhang et al. 2020, arXiv 1906.06316, section 3): linear relaxations over IBP boxes.
+
+The margins c_t . f = f_y - f_t are linear in the logits. Going backwards, a linear lower bound A_v . v + b in a value v
+becomes one in the step's input:
+    affine v = W u + w:      A_u = A_v W, b += A_v . w;
+    v = relu(u), u in [l, h]: l >= 0: v = u; h <= 0: v = 0; else  alpha u <= v <= h (u - l) / (h - l), alpha = 1 where
+    h > -l and else 0 (CROWN's adaptive slope); the lower line where A_v >= 0, the upper one where A_v < 0.
+At the input box with centre c and half-width r the bound is A . c - |A| . r + b. Intermediate boxes come from IBP.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from acert_zoo.bounds.ibp import Ball, Interval
+from acert_zoo.errors import UnsupportedLayerError
+from acert_zoo.network import Add, Conv, Flatten, Linear, Network, Normalize, ReLU
+
+
+def backward_margins(network: Network, box: Interval, labels: Tensor, preactivations: list[Ball]) -> Tensor:
+    """Lower bounds [N, K] of f_y - f_t over `box`; the column t = y holds 0.
+
+    Args:
+        preactivations: the boxes at the inputs of the ReLU steps, in their order.
+        labels: [N].
+    """
+    head = network.head
+    with torch.no_grad():  # only the shapes of the values are needed
+        shapes = [v.shape[1:] for v in network.run(box.lower[:1])]
+    n, k = len(labels), network.num_classes
+    rows = head.weight[labels].unsqueeze(1) - head.weight.unsqueeze(0)  # [N, K, features]
+    offset = head.bias[labels].unsqueeze(1) - head.bias.unsqueeze(0)  # [N, K]
+    coefficients: dict[int, Tensor] = {head.inputs[0]: rows}
+    boxes = iter(reversed(preactivations))
+    for index in range(len(network.steps) - 2, -1, -1):
+        step = network.steps[index]
+        ball = next(boxes) if isinstance(step, ReLU) else None
+        a = coefficients.pop(index + 1, None)
+        if a is None:  # a value that no later step reads
+            continue
+        if ball is not None:
+            a, constant = _through_relu(a, ball)
+            offset = offset + constant
+        elif isinstance(step, Linear):
+            offset = offset + a @ step.bias
+            a = a @ step.weight
+        elif isinstance(step, Conv):
+            offset = offset + a.sum(dim=(3, 4)) @ step.bias
+            a = _through_conv(a, step, shapes[step.inputs[0]])
+        elif isinstance(step, Flatten):
+            a = a.reshape(n, k, *shapes[step.inputs[0]])
+        elif isinstance(step, Normalize):
+            shape = (1, 1, -1) + (1,) * (a.dim() - 3)
+            a = a / step.std.to(a.dtype).view(shape)
+            offset = offset - (a * step.mean.to(a.dtype).view(shape)).flatten(2).sum(2)
+        elif not isinstance(step, Add):
+            raise UnsupportedLayerError(f"no CROWN-IBP rule for step {step.name!r} ({type(step).__name__})")
+        for source in step.inputs:
+            coefficients[source] = coefficients[source] + a if source in coefficients else a
+    a = coefficients[0].flatten(2)
+    center, radius = ((box.lower + box.upper) / 2).flatten(1), ((box.upper - box.lower) / 2).flatten(1)
+    value = torch.bmm(a, center.unsqueeze(2)) - torch.bmm(a.abs(), radius.unsqueeze(2))
+    bounds = value.squeeze(2) + offset
+    return bounds.scatter(1, labels.unsqueeze(1), 0.0)  # t = y exactly, where the relaxation gives 0 up to rounding
+
+
+def _through_relu(a: Tensor, ball: Ball) -> tuple[Tensor, Tensor]:
+    lower, upper = ball.lower, ball.upper
+    crossing = (lower < 0) & (upper > 0)
+    one, zero = torch.ones_like(lower), torch.zeros_like(lower)
+    width = torch.where(crossing, upper - lower, one)  # no division by 0, not in the gradient either
+    slope = torch.where(crossing, upper / width, (lower >= 0).to(lower.dtype))
+    intercept = torch.where(crossing, -lower * slope, zero)
+    alpha = torch.where(crossing, (upper > -lower).to(lower.dtype), slope.detach())
+    positive, negative = a.clamp(min=0), a.clamp(max=0)
+    constant = (negative * intercept.unsqueeze(1)).flatten(2).sum(2)
+    return positive * alpha.unsqueeze(1) + negative * slope.unsqueeze(1), constant
+
+
+def _through_conv(a: Tensor, step: Conv, shape: torch.Size) -> Tensor:
+    n, k = a.shape[:2]
+    out = a.shape[3:]
+    padding = [
+        shape[1 + d] - ((out[d] - 1) * step.stride[d] - 2 * step.padding[d] + step.dilation[d] * (kernel - 1) + 1)
+        for d, kernel in enumerate(step.weight.shape[2:])
+    ]
+    back = F.conv_transpose2d(
+        a.flatten(0, 1), step.weight, None, step.stride, step.padding, padding, step.groups, step.dilation
+    )
+    return back.view(n, k, *shape)

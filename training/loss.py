@@ -1,0 +1,112 @@
+"""What every certified-training objective shares: the batch, the kappa-mixed loss, and the box of the bound pass.
+
+Loss, batch means: kappa CE(f(x), y) + (1 - kappa) CE(z, y) with z_y = 0 and z_t = -m_t, m_t the lower bounds of the
+margins f_y - f_t over the sample's box (last layer elided). During the ramp (1 - eps_t / eps_max) times the warm-up
+regularisers of the same bound pass is added, and every radius is at least `CLAMP`. Before the ramp the loss is
+CE(f(x), y) plus the regularisers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from acert_zoo.bounds.ibp import Ball, Interval, input_box, margin_bounds, propagate, smallest_margin
+from acert_zoo.network import Network, Normalize
+from training import regularizers
+from training.clean_pass import CleanPass, clean_pass
+from training.recipe import Recipe
+
+CLAMP = 1e-6  # smallest radius of the bound pass while the regularisers are on
+
+
+@dataclass
+class Batch:
+    """Everything an objective may use. Radii in pixel units of [0, 1].
+
+    Under torchrun the tensors hold this rank's N samples; means over the batch are local (DDP averages gradients).
+    """
+
+    network: Network  # live parameters, BatchNorm unfolded
+    images: Tensor  # [N, C, H, W]
+    labels: Tensor  # [N]
+    eps_t: float  # current radius of the schedule
+    before_ramp: bool  # the first epochs: the natural loss and the regularisers
+    ramping: bool  # up to the end of the ramp, first epochs included: the regularisers and the clamp are on
+    guess: Tensor  # [N] last known roots of R(x, .), NaN where unknown
+    recipe: Recipe
+    noise: Callable[[], Tensor]  # uniform random numbers in [0, 1), shaped like `images`
+
+    def clean_pass(self) -> CleanPass:
+        """The train-mode forward pass of the step, in the recipe's precision."""
+        return clean_pass(self.network, self.images, getattr(torch, self.recipe.precision))
+
+
+@dataclass
+class Loss:
+    """The value to differentiate and what the log keeps of the step."""
+
+    total: Tensor
+    natural: Tensor  # CE(f, y), for the log
+    robust: Tensor  # CE(z, y), for the log
+    clean: CleanPass
+    radius: Tensor  # [N] radius of each sample's bound pass (before the clamp)
+    root: Tensor | None = None  # [N] estimated roots of R(x, .), to be next epoch's guess; NaN: nothing new
+    evaluations: int = 0  # IBP evaluations of the radius search, summed over samples
+
+
+MarginBounds = Callable[[Network, Interval, Tensor, list[Ball]], Tensor]
+
+
+def ibp_margins(network: Network, box: Interval, labels: Tensor, preactivations: list[Ball]) -> Tensor:
+    """Lower bounds [N, K] of f_y - f_t by interval propagation; the boxes at ReLU inputs go to `preactivations`."""
+    return margin_bounds(network.head, propagate(network, box, preactivations), labels)
+
+
+def clean_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """f_y - max over t != y of f_t, [N]."""
+    return smallest_margin(logits.gather(1, labels.unsqueeze(1)) - logits, labels)
+
+
+def eps_box(batch: Batch, eps: Tensor) -> Interval:
+    """B(x, eps) of each sample, [N] radii, with the clamp of the ramp."""
+    return input_box(batch.images, eps.clamp(min=CLAMP) if batch.ramping else eps)
+
+
+def mixed_loss(
+    batch: Batch,
+    clean: CleanPass,
+    network: Network,
+    box: Interval,
+    radius: Tensor,
+    *,
+    margins: MarginBounds = ibp_margins,
+    root: Tensor | None = None,
+    evaluations: int = 0,
+) -> Loss:
+    """The loss of the module's docstring, with the margin bounds of `network` (folded, with gradient) over `box`."""
+    natural = F.cross_entropy(clean.logits, batch.labels)
+    preactivations: list[Ball] = []
+    robust = F.cross_entropy(-margins(network, box, batch.labels, preactivations), batch.labels)
+    kappa, share = batch.recipe.kappa, batch.eps_t / batch.recipe.radius.eps_max_value
+    total = natural if batch.before_ramp else kappa * natural + (1 - kappa) * robust
+    if batch.ramping:
+        total = total + (1 - share) * warm_up_penalty(batch.recipe, network, box, preactivations)
+    return Loss(total, natural.detach(), robust.detach(), clean, radius, root, evaluations)
+
+
+def warm_up_penalty(recipe: Recipe, network: Network, box: Interval, preactivations: list[Ball]) -> Tensor:
+    """w_tight L_tight + w_relu L_relu of one bound pass."""
+    settings = recipe.regularizers
+    first = network.steps[0]
+    normalized = Interval(first(box.lower), first(box.upper)) if isinstance(first, Normalize) else box
+    penalty = box.lower.new_zeros(())
+    if settings.tight:
+        penalty = penalty + settings.tight * regularizers.tightness(normalized, preactivations, settings.tolerance)
+    if settings.relu:
+        penalty = penalty + settings.relu * regularizers.relu_balance(preactivations, settings.tolerance)
+    return penalty

@@ -1,0 +1,45 @@
+"""Optimisers, and the running average of the weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from training.recipe import Optimizer
+
+
+def weights_of(model: nn.Module) -> list[nn.Parameter]:
+    """Convolution and linear weights: what weight decay and L1 act on (no biases, no BatchNorm)."""
+    return [p for p in model.parameters() if p.dim() > 1]
+
+
+def build_optimizer(settings: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser that `settings.name` names; weight decay on `weights_of(model)` alone."""
+    rest = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [{"params": weights_of(model), "weight_decay": settings.weight_decay}, {"params": rest}]
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9, nesterov=True)
+    return torch.optim.Adam(groups, lr=settings.lr)
+
+
+class WeightAverage:
+    """An exponential moving average of a model's parameters and running statistics.
+
+    After step t (from 1): average += (1 - d) (weights - average), d = min(decay, (1 + t) / (10 + t)), so that the
+    random initial weights are soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        rate = 1 - min(self.decay, (1 + step) / (10 + step))
+        for mine, new in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+            if mine.dtype.is_floating_point:
+                mine.lerp_(new, rate)
+            else:
+                mine.copy_(new)
