@@ -146,12 +146,13 @@ def _parse_labels(text: str) -> list[int]:
 
 
 def _dataset(name: str, split: str, limit: int | None, data_root: str | None) -> Inputs:
+    import numpy as np
     import torch
 
     from acert_zoo.data import load_split, to_pixels
 
     images, labels = load_split(name, split, data_root)
-    images, labels = images[:limit], labels[:limit]
+    images, labels = np.array(images[:limit]), labels[:limit]  # copied: memory maps are read-only
     description = f"{name} {split} images"
     ids = [str(i) for i in range(len(images))]
     return Inputs(to_pixels(images), torch.from_numpy(labels.copy()), ids, description, name, split)

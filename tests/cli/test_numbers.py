@@ -1,0 +1,61 @@
+"""Numbers for people: rounded down exactly, shares parsed exactly."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acert_zoo.cli.numbers import down, duration, parse_share, percent, radius, up
+from acert_zoo.errors import InvalidInputError
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(0.0, 2, "0.00"), (0.0299, 2, "0.02"), (1.0, 3, "1.000"), (0.3, 17, "0.29999999999999998"), (12.999, 0, "12")],
+)
+def test_down_by_hand(value: float, digits: int, text: str) -> None:
+    assert down(value, digits) == text
+
+
+def test_up_by_hand() -> None:
+    assert up(0.0201, 2) == "0.03"
+    assert up(0.5, 2) == "0.50"
+    assert up(0.0, 2) == "0.00"
+
+
+@given(st.floats(0, 1), st.integers(0, 12))
+def test_down_and_up_enclose_the_value_tightly(value: float, digits: int) -> None:
+    low, high = Fraction(down(value, digits)), Fraction(up(value, digits))
+    assert low <= Fraction(value) <= high
+    assert high - low in (0, Fraction(1, 10**digits))
+
+
+def test_a_radius_never_shows_more_than_it_is() -> None:
+    assert radius(2 / 255) == "0.007843 (1.99/255)"  # fl(2/255) < 2/255
+    assert radius(0.0) == "0.000000 (0.00/255)"
+
+
+def test_percent_is_rounded_down_and_of_nothing_is_a_dash() -> None:
+    assert percent(2, 3) == "66.66 %"
+    assert percent(100, 100) == "100.00 %"
+    assert percent(0, 0) == "-"
+
+
+@pytest.mark.parametrize(("text", "share"), [("40%", "2/5"), ("0.4", "2/5"), ("1", "1"), ("100 %", "1"), ("0", "0")])
+def test_shares(text: str, share: str) -> None:
+    assert parse_share(text) == Fraction(share)
+
+
+@pytest.mark.parametrize("text", ["40", "-1%", "101%", "nan", "", "%", "1/0", "inf"])
+def test_other_shares_are_refused(text: str) -> None:
+    with pytest.raises(InvalidInputError, match="40%"):
+        parse_share(text)
+
+
+def test_durations() -> None:
+    assert duration(0.314) == "0.31 s"
+    assert duration(245) == "4 min 05 s"
+    assert duration(7380) == "2 h 03 min"
