@@ -16,10 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import acert_zoo
 from acert_zoo import attack, certify
 from acert_zoo.attack_box import attack_box, distance
 from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.network import trace
+from benchmarks.soundness import NEIGHBOURS, STEPS, Attacked, read_state, run
+from tests.support_attack import lively_model, random_images
 
 SIZE = 9  # pixels, a 3 x 3 image
 
@@ -107,3 +110,36 @@ def test_the_planted_corner_is_hidden_from_random_search_but_our_own_judge_sees_
     points = torch.lerp(box.lower, box.upper, torch.rand(5000, 1, 3, 3, generator=torch.Generator().manual_seed(0)))
     assert bool((model(points).argmax(1) == 0).all())
     assert attack(model, corner, torch.tensor([0]), 0.0).radius.tolist() == [0.0]
+
+
+class TestBenchmark:
+    """The small version of benchmarks/soundness.py, on a model of our own."""
+
+    def test_attacked_points_are_counted_and_none_violates(self):
+        attacked = Attacked(lively_model(), random_images(16), lively_model()(random_images(16)).argmax(1))
+        assert len(attacked.images) > 0
+        points, bad = attacked.round(0)
+        assert points == len(attacked.images) * (STEPS + 4 + NEIGHBOURS)
+        assert bad == 0
+
+    def test_a_radius_that_is_too_large_is_found_out(self):
+        attacked = Attacked(lively_model(), random_images(16), lively_model()(random_images(16)).argmax(1))
+        attacked.radius *= 10
+        assert sum(attacked.round(seed)[1] for seed in range(3)) > 0
+
+    def test_it_resumes_and_stops_at_its_share(self, tmp_path, monkeypatch):
+        model, images = lively_model(), random_images(8)
+        labels = model(images).argmax(1)
+        monkeypatch.setattr(acert_zoo, "load_model", lambda name: model)
+        monkeypatch.setattr(acert_zoo, "sample_data", lambda name, n=None: (images, labels))
+        state = tmp_path / "state.jsonl"
+        options = {"data_root": None, "minutes": 5.0, "rounding": "real-sound"}
+        first = run(["small"], 200, 8, state, **options)
+        assert sum(r.points for r in first) >= 200
+        with state.open("a") as file:
+            file.write('{"torn')
+        assert run(["small"], 200, 8, state, **options) == first
+        more = run(["small"], 2 * sum(r.points for r in first), 8, state, **options)
+        assert more[: len(first)] == first
+        assert [r.number for r in more] == list(range(len(more)))
+        assert read_state(state) == more
