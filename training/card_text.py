@@ -8,82 +8,16 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from acert_zoo.records import Metric, ModelInfo
+from training.card_facts import DATASETS, METHOD_TEXT, PAPER_BIBTEX, ROUNDING_TEXT
 from training.evaluation import exact_radius, floor_text
 from training.figures import PRETTY
 from training.tradeoff import picture
-
-
-@dataclass(frozen=True)
-class DatasetFacts:
-    """What a card says of a data set. `hub_id` is its id on the Hugging Face Hub."""
-
-    hub_id: str
-    about: str
-    terms: str
-    bibtex: str
-
-
-DATASETS = {
-    "cifar10": DatasetFacts(
-        "uoft-cs/cifar10",
-        "CIFAR-10: 32x32 colour photographs of ten classes of animals and vehicles",
-        "CIFAR-10 has no stated licence; its authors ask for a citation (Krizhevsky 2009)",
-        "@techreport{krizhevsky2009learning,\n  title={Learning multiple layers of features from tiny images},\n"
-        "  author={Krizhevsky, Alex},\n  institution={University of Toronto},\n  year={2009}\n}",
-    ),
-    "mnist": DatasetFacts(
-        "ylecun/mnist",
-        "MNIST: 28x28 grey images of handwritten digits",
-        "MNIST is distributed under CC BY-SA 3.0",
-        "@article{lecun1998gradient,\n  title={Gradient-based learning applied to document recognition},\n"
-        "  author={LeCun, Yann and Bottou, L{\\'e}on and Bengio, Yoshua and Haffner, Patrick},\n"
-        "  journal={Proceedings of the IEEE},\n  volume={86},\n  number={11},\n  pages={2278--2324},\n  year={1998}\n}",
-    ),
-    "tinyimagenet": DatasetFacts(
-        "zh-plus/tiny-imagenet",
-        "Tiny ImageNet: 64x64 colour photographs of 200 ImageNet classes",
-        "Tiny ImageNet is under ImageNet's terms: non-commercial research and education",
-        "@article{le2015tiny,\n  title={Tiny {ImageNet} visual recognition challenge},\n"
-        "  author={Le, Ya and Yang, Xuan},\n  journal={CS 231N},\n  year={2015}\n}",
-    ),
-}
-
-PAPER_BIBTEX = """@inproceedings{nurlanov2024adaptive,
-  title={Adaptive Certified Training: Towards Better Accuracy-Robustness Tradeoffs},
-  author={Nurlanov, Zhakshylyk and Schmidt, Frank R. and Bernard, Florian},
-  booktitle={Machine Learning and Knowledge Discovery in Databases (ECML PKDD)},
-  year={2024},
-  note={arXiv:2307.13078}
-}"""
-
-METHOD_TEXT = {
-    "acert": "ACERT (adaptive certified training, arXiv 2307.13078)",
-    "ibp": "IBP (interval bound propagation at one radius for all images, arXiv 1810.12715, kappa-mixed loss)",
-    "crown-ibp": "CROWN-IBP (arXiv 1906.06316)",
-    "sabr": "SABR (arXiv 2210.04871)",
-    "standard": "standard training (no certified loss)",
-    "cascade": "a certified cascade of zoo models (no training of its own)",
-}
-
-SHORT_METHOD = {
-    "acert": "ACERT", "ibp": "IBP", "crown-ibp": "CROWN-IBP", "sabr": "SABR", "standard": "standard",
-}  # fmt: skip
-
-ROUNDING_TEXT = {
-    "real-sound": "`real-sound`: the bound is computed in float64 with every rounding error accounted for outward, so "
-    "each radius is a proof about this network in real arithmetic with exactly the stored weights. It is not a claim "
-    "about every float32 program that runs them (`rounding=\"float32-deployed\"` proves that one too, on the CPU).",
-    "float32-deployed": "`float32-deployed`: every rounding error of the bound and of the float32 program itself is "
-    "accounted for, so each radius is a proof about the network as it runs in float32 on a CPU.",
-    "float32": "`float32`: rounding errors of the bound are not accounted for.",
-}  # fmt: skip
 
 
 def paragraph(text: str) -> str:

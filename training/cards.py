@@ -21,6 +21,7 @@ from acert_zoo import registry
 from acert_zoo.errors import AcertZooError
 from acert_zoo.records import ModelInfo
 from training import card_text, tradeoff
+from training.card_facts import SHORT_METHOD
 from training.card_text import certified, percent
 from training.figures import PRETTY
 from training.zoo_folder import ZooFolder, write_atomic
@@ -80,7 +81,7 @@ def models_table(infos: list[ModelInfo], link: str) -> str:
         proved = ", ".join(f"{percent(m)} at {m.eps}" for m in certified(info)) or "-"
         method = "cascade" if info.kind == "cascade" else str(info.method)
         rows.append(
-            f"| [`{info.name}`]({link}{info.name}.md) | {card_text.SHORT_METHOD.get(method, method)} "
+            f"| [`{info.name}`]({link}{info.name}.md) | {SHORT_METHOD.get(method, method)} "
             f"| {'-' if info.kappa is None else f'{info.kappa:g}'} | {percent(info.metric('accuracy'))} "
             f"| {percent(acr)}{f' of {acr.eps}' if acr else ''} | {proved} "
             f"| {f'{info.parameters:,}' if info.parameters else '-'} |"
@@ -131,7 +132,7 @@ def fill_blocks(text: str, blocks: dict[str, str]) -> str:
     for name, content in blocks.items():
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        text = pattern.sub(lambda _, new=f"{begin}\n{content}\n{end}": new, text)
+        text = pattern.sub("\n".join(filter(None, (begin, content, end))).replace("\\", r"\\"), text)
     return text
 
 

@@ -12,6 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
@@ -151,12 +152,34 @@ def summary(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _load_run(run: Path) -> tuple[nn.Module, str, str, str]:
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated: a run (no version yet) or a registered model."""
+
+    model: nn.Module
+    name: str
+    version: int | None
+    dataset: str
+    eps_max: str
+    sha256: str
+
+
+def run_subject(run: Path) -> Subject:
     from training.export import deployed_model, read_run, weights_digest
 
     recipe, state = read_run(run)
     model = deployed_model(recipe, state)
-    return model, recipe.dataset, recipe.radius.eps_max, weights_digest(model)
+    return Subject(model, run.resolve().name, None, recipe.dataset, recipe.radius.eps_max, weights_digest(model))
+
+
+def zoo_subject(name: str) -> Subject:
+    from acert_zoo.model import load_model
+
+    model = load_model(name)
+    info = model.info
+    if info is None or info.dataset is None or info.eps_max is None or info.sha256 is None:
+        raise InvalidInputError(f"{name} does not say what it was trained on; name a registered model")
+    return Subject(model, info.name, info.version, info.dataset, info.eps_max, info.sha256)
 
 
 def one_per_dataset() -> list[str]:
@@ -206,25 +229,17 @@ def main(
         dist.init_process_group("gloo")
     first = not dist.is_initialized() or dist.get_rank() == 0
     try:
-        if run is not None:
-            model, own, eps_max, sha256 = _load_run(run)
-            name, version = run.resolve().name, None
-        else:
-            from acert_zoo.model import load_model
-
-            model = load_model(model_name)
-            info = model.info
-            own, eps_max, sha256, name, version = info.dataset, info.eps_max, info.sha256, info.name, info.version
-        if dataset not in (None, own):
-            raise InvalidInputError(f"{name} was trained on {own}; it cannot be evaluated on {dataset}")
+        it = run_subject(run) if run is not None else zoo_subject(str(model_name))
+        if dataset not in (None, it.dataset):
+            raise InvalidInputError(f"{it.name} was trained on {it.dataset}; it cannot be evaluated on {dataset}")
         evaluation = evaluate_with_bar(
-            model,
-            own,
+            it.model,
+            it.dataset,
             show=first,
-            name=name,
-            version=version,
-            weights_sha256=sha256,
-            eps_max=eps_max,
+            name=it.name,
+            version=it.version,
+            weights_sha256=it.sha256,
+            eps_max=it.eps_max,
             limit=limit,
             data_root=data_root,
             rounding=rounding,
@@ -235,15 +250,15 @@ def main(
         if out or run:
             write_atomic(out or run / "evaluation.json", document)  # type: ignore[operator]
         click.echo(document if as_json else summary(evaluation), nl=not as_json)
-        if check:
+        if check and it.version is not None:
             zoo = ZooFolder(root) if root else ZooFolder()
-            found = differences(evaluation, zoo.evaluation(name, version), zoo.radii(name, version))
+            found = differences(evaluation, zoo.evaluation(it.name, it.version), zoo.radii(it.name, it.version))
             for line in found[:20]:
                 click.echo(line, err=True)
             if found:
-                click.echo(f"{name}.v{version}: {len(found)} differences from the stored evaluation", err=True)
+                click.echo(f"{it.name}.v{it.version}: {len(found)} differences from the stored evaluation", err=True)
                 raise SystemExit(1)
-            click.echo(f"{name}.v{version}: reproduces the stored evaluation", err=as_json)
+            click.echo(f"{it.name}.v{it.version}: reproduces the stored evaluation", err=as_json)
     except AcertZooError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from acert_zoo import data
 from acert_zoo.exact import parse_eps
@@ -109,7 +111,8 @@ def draw(kind: str, points: Sequence[Point], theme: str, mark: str | None = None
         "ytick.color": style.muted,
         "path.simplify": False,
     }
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **settings}):
+    defaults: dict[Any, Any] = dict(matplotlib.rcParamsDefault)  # not the user's own
+    with matplotlib.rc_context(defaults | settings):
         figure = Figure(figsize=(8.0, 5.2), facecolor=style.background)
         FigureCanvasAgg(figure)
         bottom = 0.235 if kind == "tradeoff" else 0.12
@@ -154,10 +157,16 @@ def _tradeoff(figure: Figure, axes: Axes, points: Sequence[Point], style: Theme,
     _heading(figure, "Accuracy against certified robustness", subtitle, style)
     if paper:
         for label, curve, line in (("ACERT", paper.acert, "-"), ("IBP", paper.ibp, (0, (4, 2)))):
-            x, y = zip(*curve, strict=True)
             marker = "o" if label == "ACERT" else "s"
             axes.plot(
-                x, y, color=style.paper, ls=line, lw=1.4, marker=marker, ms=3.6, zorder=2, label=f"{label}, paper"
+                *zip(*curve, strict=True),
+                color=style.paper,
+                ls=line,
+                lw=1.4,
+                marker=marker,
+                ms=3.6,
+                zorder=2,
+                label=f"{label}, paper",
             )
         axes.plot(*paper.sabr, color=style.paper, ls="", marker="v", ms=6.5, zorder=2, label="SABR, paper")
         if paper.standard:
@@ -198,7 +207,7 @@ def _tradeoff(figure: Figure, axes: Axes, points: Sequence[Point], style: Theme,
                 zorder=8,
                 annotation_clip=False,
             )
-    _set_limits(axes, [line for line in axes.lines if len(line.get_xdata())])
+    _set_limits(axes, axes.lines)
     axes.set_xlabel(f"average certified radius (ACR), % of {eps_max}", labelpad=8)
     axes.set_ylabel("natural accuracy, %", labelpad=8)
     handles, labels = axes.get_legend_handles_labels()
@@ -217,13 +226,13 @@ def _tradeoff(figure: Figure, axes: Axes, points: Sequence[Point], style: Theme,
     )
 
 
-def _set_limits(axes: Axes, lines: Sequence[Line2D]) -> None:
+def _set_limits(axes: Axes, lines: Iterable[Line2D]) -> None:
     """Room around the points, for their labels too, and never beyond what percentages can be."""
-    x = [v for line in lines for v in line.get_xdata()]
-    y = [v for line in lines for v in line.get_ydata()]
-    wide, high = max(max(x) - min(x), 10.0), max(max(y) - min(y), 4.0)
-    axes.set_xlim(max(min(x) - 0.07 * wide, -2.5), max(x) + 0.1 * wide)
-    axes.set_ylim(max(min(y) - 0.12 * high, 0.0), min(max(y) + 0.12 * high, 100.4))
+    x = np.concatenate([np.asarray(line.get_xdata(), dtype=float) for line in lines])
+    y = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in lines])
+    wide, high = max(float(np.ptp(x)), 10.0), max(float(np.ptp(y)), 4.0)
+    axes.set_xlim(max(x.min() - 0.07 * wide, -2.5), x.max() + 0.1 * wide)
+    axes.set_ylim(max(y.min() - 0.12 * high, 0.0), min(y.max() + 0.12 * high, 100.4))
 
 
 def _mix(colour: str, other: str, share: float) -> tuple[float, float, float]:

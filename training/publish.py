@@ -25,9 +25,11 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.hf_api import RepoFile
 
 from acert_zoo import certificate_file, locations, registry, weights
+from acert_zoo.certificate_file import Line
 from acert_zoo.errors import AcertZooError, CertificateFileError, InvalidInputError, UnknownNameError
 from acert_zoo.records import ModelInfo
 from training import card_text, cards, tradeoff
+from training.card_facts import DATASETS
 from training.evaluation import RADIUS_ATOL, RADIUS_RTOL
 from training.figures import THEMES, digest, draw
 from training.zoo_folder import ZooFolder, dump_json
@@ -55,7 +57,7 @@ def eval_results(info: ModelInfo) -> str:
     """The metrics in the Hub's `.eval_results` format."""
     entries = [
         EvalResultEntry(
-            dataset_id=card_text.DATASETS[str(info.dataset)].hub_id,
+            dataset_id=DATASETS[str(info.dataset)].hub_id,
             task_id=m.metric if m.eps is None else f"{m.metric}_linf_{m.eps.replace('/', '_')}",
             value=m.value,
             notes=", ".join(
@@ -123,10 +125,12 @@ def same_certificates(one: bytes, other: bytes) -> bool:
         return False
     if a.header.differences(b.header) or len(a.lines) != len(b.lines):
         return False
-    free = {"seconds": 0.0, "margin": 1.0, "radius": "0.0"}
+
+    def rest(line: Line) -> Line:
+        return replace(line, seconds=0.0, margin=1.0, radius="0.0")
+
     return all(
-        math.isclose(float(x.radius), float(y.radius), rel_tol=RADIUS_RTOL, abs_tol=RADIUS_ATOL)
-        and replace(x, **free) == replace(y, **free)
+        math.isclose(float(x.radius), float(y.radius), rel_tol=RADIUS_RTOL, abs_tol=RADIUS_ATOL) and rest(x) == rest(y)
         for x, y in zip(a.lines, b.lines, strict=True)
     )
 

@@ -143,19 +143,21 @@ def test_radii_are_those_of_certify_and_the_limit_is_a_prefix(tmp_path: Path, ru
 
 def test_processes_give_identical_results(tmp_path: Path, run: Path) -> None:
     root = make_data(tmp_path / "data", run, test=1100)  # three chunks, shared by two processes
-    environment = {**os.environ, "ACERT_ZOO_DATA": str(root), "OMP_NUM_THREADS": "1"}
-    script = str(REPOSITORY / "training" / "evaluate.py")
-    results = []
-    for launcher in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]):
-        out = tmp_path / f"{len(results)}.json"
-        command = [sys.executable, *launcher, script, "--run", str(run), "--out", str(out)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert done.stdout.count("certified accuracy at 2/255") == 1  # only the first process prints
-        results.append(json.loads(out.read_text()))
-    assert [r["environment"].pop("processes") for r in results] == [1, 2]
-    for result in results:
-        del result["environment"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        alone = CliRunner().invoke(main, ["--run", str(run), "--data-root", str(root), "--json"])
+    finally:
+        torch.set_num_threads(threads)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
+    script, out = str(REPOSITORY / "training" / "evaluate.py"), tmp_path / "shared.json"
+    command = [sys.executable, *launcher, script, "--run", str(run), "--data-root", str(root), "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    shared = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert shared.returncode == 0, shared.stderr[-2000:]
+    assert shared.stdout.count("certified accuracy at 2/255") == 1  # only the first process prints
+    results = [json.loads(alone.stdout), json.loads(out.read_text())]
+    assert [r.pop("environment")["processes"] for r in results] == [1, 2]
     assert results[0] == results[1]
     assert results[0]["n"] == 1100
 
