@@ -21,6 +21,7 @@ from acert_zoo.cli.inputs import DATASETS as CLI_DATASETS
 from acert_zoo.cli.numbers import radius
 from acert_zoo.data import DATASETS, to_pixels
 from acert_zoo.errors import RefutedCertificateError
+from acert_zoo.samples import sample_arrays
 from tests.support_cli import cifar_model, command, environment, make_data, make_zoo, refused, run
 
 
@@ -32,7 +33,7 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Three of the bundled images as PNG files."""
-    images, _ = acert_zoo.samples.sample_arrays("cifar10", 3)
+    images, _ = sample_arrays("cifar10", 3)
     target = tmp_path / "pictures"
     target.mkdir()
     for i, image in enumerate(images):

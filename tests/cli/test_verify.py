@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import acert_zoo
 from acert_zoo.certificate_file import format_file, read_file
 from acert_zoo.exact import shortest_down
+from acert_zoo.samples import sample_arrays
 from tests.support_cli import cifar_model, make_data, make_zoo, refused, run
 
 
@@ -76,7 +76,7 @@ def test_other_weights_fail(saved: Path, tmp_path: Path) -> None:
 
 
 def test_image_files_are_found_where_they_lie_now(zoo: str, tmp_path: Path) -> None:
-    images, _ = acert_zoo.samples.sample_arrays("cifar10", 3)
+    images, _ = sample_arrays("cifar10", 3)
     before, after = tmp_path / "before", tmp_path / "after"
     before.mkdir()
     for i, image in enumerate(images):
