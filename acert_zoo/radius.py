@@ -105,9 +105,9 @@ def find_roots(evaluate: Evaluate, start: Tensor, guess: Tensor, exponent: Tenso
     n = len(start)
     low, low_value = torch.zeros_like(start), start.clone()
     high = torch.full_like(start, math.inf)
-    point = guess.clamp(SMALLEST, 1.0)
+    point = guess.double().clamp(SMALLEST, 1.0)
     last_point, last_loss = torch.full_like(start, math.nan), torch.full_like(start, math.nan)
-    exponent = exponent.clone()
+    exponent = exponent.double().clone()
     estimate = point.clone()
     stale = torch.zeros(n, dtype=torch.int64)  # steps since the bracket last shrank a lot
     active = torch.arange(n)
