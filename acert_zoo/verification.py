@@ -100,6 +100,7 @@ def verify_file(
     model: nn.Module | None = None,
     images: Images = None,
     data_root: str | os.PathLike[str] | None = None,
+    resize: bool = False,
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> VerifyReport:
@@ -112,6 +113,7 @@ def verify_file(
             of image files that the ids name. By default the data set and split that the header names, or the files
             that the ids name.
         data_root: folder of the data sets; by default $ACERT_ZOO_DATA.
+        resize: scale and convert image files to what the model takes (`acert-zoo certify --resize` did).
         jobs: threads.
         progress: called with (lines done, lines in all).
 
@@ -131,7 +133,7 @@ def verify_file(
     failures = list(_compare_model(header, model, prover.network_sha256))
     if 1 in file.altered:
         failures.append("line 1: the header was altered (its checksum does not fit)")
-    source = image_source(images, header, file.lines, data_root, prover.input_shape)
+    source = image_source(images, header, file.lines, data_root, prover.input_shape, resize)
 
     numbered = list(enumerate(file.lines, start=2))
     chunks = [numbered[i : i + BATCH_SIZE] for i in range(0, len(numbered), BATCH_SIZE)]

@@ -22,12 +22,14 @@ def image_source(
     lines: Sequence[Line],
     data_root: str | os.PathLike[str] | None,
     shape: Sequence[int] | None,
+    resize: bool = False,
 ) -> Source:
     """Where the pixels of each line come from.
 
     Args:
         images: see `verification.verify_file`.
         shape: (C, H, W) that the model takes, where it says so.
+        resize: image files are scaled and converted to it, as they were when they were certified.
 
     Raises:
         InvalidInputError, DatasetNotFoundError: there are no such images, or not as many as lines.
@@ -53,7 +55,7 @@ def image_source(
         raise InvalidInputError(f"folder of images {str(folder)!r} does not exist")
     if shape is None:
         raise InvalidInputError("the model does not say which image size it takes: give the images as a tensor")
-    return lambda i, line: (_from_file(folder, line.id, shape), None)
+    return lambda i, line: (_from_file(folder, line.id, shape, resize), None)
 
 
 def _from_dataset(name: str, split: str | None, data_root: str | os.PathLike[str] | None) -> Source:
@@ -75,8 +77,8 @@ def _from_dataset(name: str, split: str | None, data_root: str | os.PathLike[str
     return get
 
 
-def _from_file(folder: Path | None, name: str, shape: Sequence[int]) -> Tensor:
+def _from_file(folder: Path | None, name: str, shape: Sequence[int], resize: bool) -> Tensor:
     from acert_zoo.image_files import load_images
 
     candidates = [Path(name)] if folder is None else [folder / name, folder / Path(name).name]
-    return load_images([next((p for p in candidates if p.is_file()), candidates[0])], shape)[0]
+    return load_images([next((p for p in candidates if p.is_file()), candidates[0])], shape, resize=resize)[0]

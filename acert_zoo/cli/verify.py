@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--model", metavar="NAME", help="The model, where the file names no registered one.")
 @click.option("--onnx", type=click.Path(path_type=Path), metavar="FILE", help="An ONNX classifier instead of --model.")
 @click.option("--images", type=click.Path(), metavar="FOLDER", help="Where the image files lie now.")
+@click.option("--resize", is_flag=True, help="Image files were certified with --resize.")
 @click.option("--data", metavar="DATASET", help=f"The data set, where the file names none: {', '.join(DATASETS)}.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
 @click.option("--data-root", type=click.Path(file_okay=False), help="Folder of the data sets. [$ACERT_ZOO_DATA]")
@@ -35,6 +36,7 @@ def verify(
     model: str | None,
     onnx: Path | None,
     images: str | None,
+    resize: bool,
     data: str | None,
     split: str,
     data_root: str | None,
@@ -58,7 +60,9 @@ def verify(
         images if data is None else _dataset_images(data, split, data_root, [line.id for line in certificates.lines])
     )
     with progress_bar("verifying") as progress:
-        report = verify_file(file, model=given, images=source, data_root=data_root, jobs=jobs, progress=progress)
+        report = verify_file(
+            file, model=given, images=source, data_root=data_root, resize=resize, jobs=jobs, progress=progress
+        )
     if as_json:
         print_json(report.to_dict())
     else:

@@ -94,6 +94,15 @@ def test_image_files_are_found_where_they_lie_now(zoo: str, tmp_path: Path) -> N
     refused("not both", "verify", out, "--images", after, "--data", "cifar10")
 
 
+def test_resized_image_files_are_proved_at_their_new_size(zoo: str, tmp_path: Path) -> None:
+    images, _ = sample_arrays("cifar10", 1)
+    Image.fromarray(images[0]).resize((50, 40)).save(tmp_path / "big.png")
+    out = tmp_path / "resized.jsonl"
+    assert run("certify", "--model", zoo, "--resize", "--out", out, tmp_path / "big.png").exit_code == 0
+    assert "the model takes 32x32" in run("verify", out).stdout
+    assert run("verify", out, "--resize").exit_code == 0
+
+
 def test_the_data_set_is_read_again_and_may_be_named(zoo: str, tmp_path: Path) -> None:
     make_data(tmp_path / "data")
     out = tmp_path / "data.jsonl"
