@@ -8,6 +8,7 @@ misclassified images (pixel units of [0, 1]), ACR % = 100 * mean(min(r, eps_max)
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,6 +20,7 @@ import numpy as np
 from acert_zoo import data
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact import parse_eps, round_down
+from training.zoo_folder import ZooFolder, dump_json, write_atomic
 
 SCHEMA_VERSION = 1
 STORED_RADII = 1000
@@ -156,6 +158,16 @@ class Evaluation:
             "metrics": self.metrics(),
             "curve": self.curve(),
         }
+
+
+def store_evaluation(zoo: ZooFolder, evaluation: Evaluation) -> None:
+    """Writes the evaluation's JSON and the radii of its first images beside it."""
+    if evaluation.version is None:
+        raise InvalidInputError("only evaluations of a registered version are stored")
+    buffer = io.BytesIO()
+    np.save(buffer, evaluation.radius[:STORED_RADII], allow_pickle=False)
+    write_atomic(zoo.radii(evaluation.name, evaluation.version), buffer.getvalue())
+    write_atomic(zoo.evaluation(evaluation.name, evaluation.version), dump_json(evaluation.to_dict()))
 
 
 def read_radii(path: Path) -> np.ndarray:

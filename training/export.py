@@ -10,7 +10,6 @@ the next version.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import sys
 from collections.abc import Mapping
@@ -32,10 +31,10 @@ from acert_zoo.fingerprint import compute_fingerprint
 from acert_zoo.network import Affine, BatchNorm, trace
 from training import cards
 from training.evaluate import evaluate_with_bar, summary
-from training.evaluation import STORED_RADII, Evaluation
+from training.evaluation import Evaluation, store_evaluation
 from training.loop import build_model
 from training.recipe import Recipe
-from training.zoo_folder import ZooFolder, dump_json, write_atomic
+from training.zoo_folder import ZooFolder, write_atomic
 
 LOGIT_TOLERANCE = 1e-5
 LICENSE = "Apache-2.0"
@@ -258,16 +257,6 @@ def export(
     info = registry.add_record(zoo.registry, {**record, "metrics": evaluation.metrics()})
     cards.render_all(zoo)
     return Exported(info, True, evaluation)
-
-
-def store_evaluation(zoo: ZooFolder, evaluation: Evaluation) -> None:
-    """Writes the evaluation's JSON and the radii of its first images beside it."""
-    if evaluation.version is None:
-        raise InvalidInputError("only evaluations of a registered version are stored")
-    buffer = io.BytesIO()
-    np.save(buffer, evaluation.radius[:STORED_RADII], allow_pickle=False)
-    write_atomic(zoo.radii(evaluation.name, evaluation.version), buffer.getvalue())
-    write_atomic(zoo.evaluation(evaluation.name, evaluation.version), dump_json(evaluation.to_dict()))
 
 
 @click.command()

@@ -13,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub._eval_results import parse_eval_result_entries
+from huggingface_hub.errors import HfHubHTTPError
 
 import acert_zoo
 from acert_zoo import registry
@@ -23,7 +24,8 @@ from tests.support_models import small_model
 from tests.support_zoo import empty_zoo, make_data, make_run, plain_figures, snapshot, use_registry
 from training import publish as module
 from training.evaluate import evaluate
-from training.export import export, store_evaluation
+from training.evaluation import store_evaluation
+from training.export import export
 from training.publish import publish, same_certificates
 from training.zoo_folder import REPOSITORY, ZooFolder
 
@@ -162,6 +164,23 @@ def test_other_weights_under_the_versions_tag_are_refused(api: HfApi, zoo: ZooFo
     with pytest.raises(InvalidInputError, match="tags never move"):
         publish("cifar10_small", REPO, zoo=zoo, api=api)
     assert registry.read_registry(zoo.registry)[0].hub is None
+
+
+def test_somebody_elses_commit_in_between_is_not_overwritten(
+    api: HfApi, zoo: ZooFolder, hub: ConnectedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = api.list_repo_tree
+
+    def slow_listing(repo_id: str, **options: object):
+        entries = list(listing(repo_id, **options))
+        hub.hub.add_files(repo_id, {"README.md": b"theirs"})
+        return entries
+
+    monkeypatch.setattr(api, "list_repo_tree", slow_listing)
+    with pytest.raises(HfHubHTTPError, match="412"):
+        publish("cifar10_small", REPO, zoo=zoo, api=api)
+    assert hub.hub.repositories[REPO].resolve("main").files["README.md"].content == b"theirs"
+    assert hub.hub.repositories[REPO].tags == {}
 
 
 def test_a_dry_run_sends_nothing(hub: ConnectedServer, zoo: ZooFolder) -> None:
