@@ -8,6 +8,7 @@ again with growing pauses wherever the client gives up at once, and each failure
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import re
 import stat
@@ -172,12 +173,21 @@ def _absent(what: str, error: Exception) -> Exception:
     status = getattr(getattr(cause, "response", None), "status_code", None)
     if status in (401, 403):
         return DownloadError(f"{what}: the Hub refuses access ({status}): log in (hf auth login), or pass token=...")
-    if status is not None:  # 429 and 5xx: the client has already tried again, six times with growing pauses
-        return DownloadError(f"{what}: not in the local cache, and the Hub answered {status}; try again later")
+    if status is not None:
+        message = f"{what}: not in the local cache, and the Hub answered {status}; try again later"
+        passing = status in (408, 429) or status >= 500
+        return _TryAgain(message) if passing and not _client_tries_again() else DownloadError(message)
     return DownloadError(
         f"{what}: not in the local cache, and the Hub cannot be reached ({cause}): check the connection, the proxy "
         "and HF_ENDPOINT"
     )
+
+
+def _client_tries_again() -> bool:
+    """Whether this huggingface_hub repeats the question for a file's metadata by itself, with growing pauses."""
+    from huggingface_hub import get_hf_file_metadata
+
+    return "retry_on_errors" in inspect.signature(get_hf_file_metadata).parameters
 
 
 def _of_disk_or_network(what: str, error: OSError) -> Exception:

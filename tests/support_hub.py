@@ -28,10 +28,19 @@ class ConnectedServer(HubServer):
 
 def point_client_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What HF_ENDPOINT does for a fresh process: huggingface_hub reads it once, when it is imported."""
-    from huggingface_hub import close_session, constants
+    from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    new_session()
+
+
+def new_session() -> None:
+    """Lets huggingface_hub forget its open connections."""
+    try:
+        from huggingface_hub import close_session
+    except ImportError:  # before 1.0
+        from huggingface_hub.utils import reset_sessions as close_session
     close_session()
 
 
@@ -47,7 +56,7 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @contextmanager
 def connected(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[ConnectedServer]:
     """Starts a server; the client's pauses before another attempt are recorded instead of slept."""
-    from huggingface_hub import close_session, constants
+    from huggingface_hub import constants
 
     with ConnectedServer() as server:
         server.cache = folder / "hf_home" / "hub"
@@ -62,4 +71,4 @@ def connected(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Connect
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
         monkeypatch.setattr("time.sleep", server.pauses.append)
         yield server
-        close_session()
+        new_session()

@@ -132,7 +132,6 @@ def test_no_network_is_one_clear_error(hub: ConnectedServer, monkeypatch: pytest
     message = r"not in the local cache, and the Hub cannot be reached.*HF_ENDPOINT"
     with unreachable(monkeypatch), pytest.raises(DownloadError, match=message):
         acert_zoo.load_model(NAME)
-    assert hub.pauses, "the client tries again"
 
 
 def test_no_network_but_a_cached_copy_is_enough(repo: ConnectedServer, monkeypatch: pytest.MonkeyPatch) -> None:
