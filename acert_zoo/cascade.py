@@ -65,6 +65,7 @@ class Cascade(nn.Module):
                 f"a cascade has one gate for each member but the last, got {len(members)} members, {len(gates)} gates"
             )
         self.members = nn.ModuleList(members)
+        self.gate_texts = tuple(g if isinstance(g, str) else str(parse_eps(g)) for g in gates)
         self.exact_gates = tuple(parse_eps(g) for g in gates)
         for gate in self.exact_gates:
             if not 0 < gate <= 1:
@@ -205,7 +206,7 @@ class Cascade(nn.Module):
                     f"member {k} is no unchanged registered checkpoint; a cascade file cannot name it"
                 )
             members.append({"name": info.versioned_name, "sha256": info.sha256})
-        return {"schema_version": SCHEMA_VERSION, "members": members, "gates": [str(g) for g in self.exact_gates]}
+        return {"schema_version": SCHEMA_VERSION, "members": members, "gates": list(self.gate_texts)}
 
     def to_bytes(self) -> bytes:
         """`to_dict` as the bytes of a cascade file; equal cascades give equal bytes."""
@@ -226,4 +227,4 @@ class Cascade(nn.Module):
         return hashlib.sha256(content).hexdigest(), len(content)
 
     def extra_repr(self) -> str:
-        return f"gates=({', '.join(str(g) for g in self.exact_gates)})"
+        return f"gates=({', '.join(self.gate_texts)})"

@@ -78,6 +78,7 @@ class Point:
     acr_percent: float
     curve_eps: tuple[float, ...] = ()
     curve_certified: tuple[float, ...] = ()
+    counted_on: str = "test images, rounding-sound IBP"
 
 
 def digest(kind: str, points: Sequence[Point], theme: str, mark: str | None) -> str:
@@ -142,7 +143,7 @@ def _heading(figure: Figure, title: str, subtitle: str, style: Theme) -> None:
 def _counted(points: Sequence[Point]) -> str:
     counts = sorted({p.n for p in points})
     images = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-    return f"{images} test images, rounding-sound IBP"
+    return f"{images} {points[0].counted_on}"
 
 
 def _kappa(value: float | None) -> str:

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import itertools
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import acert_zoo
+from acert_zoo import Cascade, certify
+from acert_zoo.errors import InvalidInputError
+from acert_zoo.network import trace
+from acert_zoo.radius import certified_radius
+from tests.support_attack import lively_model, random_images
+from tests.support_zoo import empty_zoo, make_data, make_run, plain_figures, use_registry
+from training import cascade as module
+from training.cascade_search import (
+    GATE_STEP,
+    Candidate,
+    Measured,
+    assess,
+    cascade_radii,
+    choose,
+    gate_grid,
+    pareto,
+    search,
+)
+from training.export import export
+from training.zoo_folder import ZooFolder
+
+
+def measured(name: str, label: list[int], radius: list[float]) -> Measured:
+    return Measured(name, np.array(label), np.array(radius))
+
+
+def test_the_formula_by_hand() -> None:
+    # one image a case, gate 0.1: open and agreeing; closed and agreeing; closed and differing; open and differing
+    first = measured("first", [1, 1, 0, 0], [0.4, 0.05, 0.04, 0.15])
+    second = measured("second", [1, 1, 1, 1], [0.2, 0.3, 0.3, 0.3])
+    answers, rho, route = cascade_radii([first, second], [0.1])
+    assert answers.tolist() == [1, 1, 1, 0]
+    assert route.tolist() == [0, 1, 1, 0]
+    assert rho == pytest.approx([0.3, 0.1, 0.06, 0.05])
+
+
+def test_a_member_without_any_radius_proves_nothing() -> None:
+    first, second = measured("first", [0, 1], [0.0, 0.0]), measured("second", [1, 1], [0.3, 0.3])
+    assert cascade_radii([first, second], [0.1])[1].tolist() == [0.0, 0.0]
+
+
+def test_the_formula_is_what_certificates_prove() -> None:
+    models, images = [lively_model(0), lively_model(1), lively_model(2)], random_images(60)
+    known = []
+    for model in models:
+        network = trace(model).detach()
+        labels = network(images).argmax(1)
+        radius = certified_radius(network, images, labels, rounding="float32").radius
+        known.append(Measured("m", labels.numpy(), radius.numpy()))
+    gates = [float(np.median(m.radius)) for m in known[:2]]
+    answers, rho, route = cascade_radii(known, gates)
+    proved = certify(Cascade(models, gates).eval(), images)
+    clear = np.abs(np.stack([m.radius - g for m, g in zip(known, gates, strict=False)])).min(0) > 1e-5
+    assert clear.sum() > 50
+    assert (proved.prediction.numpy() == answers)[clear].all()
+    assert (np.array(proved.route) == route)[clear].all()
+    # radii of the last member below 1e-4 are not looked for, and h_k costs the float32 terms
+    assert proved.radius.numpy()[clear] == pytest.approx(rho[clear], rel=2e-2, abs=2e-4)
+    assert (proved.radius.numpy()[clear] <= rho[clear] + 1e-5).all()
+    assert set(route.tolist()) == {0, 1, 2}
+
+
+def test_accuracy_and_acr_are_capped_percentages() -> None:
+    only = measured("only", [1, 1, 0, 1], [0.2, 0.02, 0.3, 0.0])
+    result = assess([only], [], np.array([1, 1, 1, 1]), 0.04)
+    assert result == Candidate(("only",), (), 75.0, pytest.approx(100 * (1 + 0.5) / 4))
+
+
+def test_the_front_keeps_what_nothing_beats() -> None:
+    def c(accuracy: float, acr: float, members: int = 1) -> Candidate:
+        return Candidate(("m",) * members, (), accuracy, acr)
+
+    front = pareto([c(80, 5), c(70, 20), c(75, 4), c(70, 10), c(60, 20), c(60, 25), c(80, 5, 2)])
+    assert front == [c(80, 5), c(70, 20), c(60, 25)]
+    assert choose(front, accuracy=65) == c(70, 20)
+    assert choose(front, acr=5) == c(80, 5)
+    with pytest.raises(InvalidInputError, match=r"no cascade reaches 90 %; the best reaches 80\.00 %"):
+        choose(front, accuracy=90)
+    with pytest.raises(InvalidInputError):
+        choose(front)
+    with pytest.raises(InvalidInputError):
+        choose(front, accuracy=1, acr=1)
+
+
+def test_gates_are_exact_multiples() -> None:
+    grid = gate_grid(8.8 / 255, 20)
+    assert len(grid) == 20
+    assert all((g / GATE_STEP).denominator == 1 for g in grid)
+    assert 0 < grid[0] < grid[-1] <= Fraction(8.8 / 255) + GATE_STEP
+    assert module.gate_text(Fraction(17, 2550)) == "1.7/255"
+    assert module.gate_text(Fraction(1, 255)) == "1/255"
+    assert module.gate_text(Fraction(1, 7)) == "1/7"
+
+
+def test_the_search_finds_a_gate_between_right_and_wrong() -> None:
+    """Member `robust` is right where its radius is above 0.01 and wrong below; `accurate` is always right."""
+    truth = np.zeros(1000, dtype=np.int64)
+    radius = np.linspace(0.0005, 0.03, 1000)
+    robust = Measured("robust", (radius <= 0.01).astype(np.int64), radius)
+    accurate = Measured("accurate", truth.copy(), np.zeros(1000))
+    front = search([robust], [accurate], truth, 0.03, depth=2)
+    best = choose(front, accuracy=100)
+    assert best.members == ("robust", "accurate")
+    assert 0.0098 <= float(best.gates[0]) <= 0.0106
+    single = assess([robust], [], truth, 0.03)
+    assert single in front
+    assert max(c.accuracy for c in front) == 100
+    for one, other in itertools.pairwise(front):
+        assert one.accuracy > other.accuracy
+        assert one.acr_percent < other.acr_percent
+
+
+@pytest.fixture
+def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ZooFolder, str]:
+    """A zoo with two robust models and an accurate one, all of them tiny, and a data set of random images."""
+    plain_figures(monkeypatch)
+    runs = [make_run(tmp_path / f"run{i}", seed=i) for i in (0, 1)]
+    runs.append(make_run(tmp_path / "accurate", seed=2, objective="standard", kappa=1.0))
+    data = str(make_data(tmp_path / "data", runs[0]))
+    zoo = empty_zoo(tmp_path / "zoo")
+    for run, name in zip(runs, ("tiny_a", "tiny_b", "tiny_accurate"), strict=True):
+        export(run, name, zoo=zoo, data_root=data)
+    use_registry(monkeypatch, zoo)
+    return zoo, data
+
+
+def test_from_the_registry_to_a_cascade_that_loads_by_name(zoo, tmp_path) -> None:
+    folder, data = zoo
+    runner = CliRunner()
+    common = ["--data-root", data, "--depth", "2", "--out", str(tmp_path / "out")]
+    result = runner.invoke(module.main, ["front", *common])
+    assert result.exit_code == 0, result.output
+    assert "accuracy %" in result.output
+    assert len(list((tmp_path / "out" / "measured").glob("*.npz"))) == 3
+    assert list((tmp_path / "out").glob("cascades-cifar10-*.svg"))
+
+    arguments = ["add", "tiny_cascade", "--member", "tiny_a", "--member", "tiny_accurate", "--gate", "0.2/255"]
+    result = runner.invoke(module.main, [*arguments, *common, "--root", str(folder.root)])
+    assert result.exit_code == 0, result.output
+    cascade = acert_zoo.load_model("tiny_cascade")
+    assert isinstance(cascade, Cascade)
+    assert cascade.info is not None
+    assert cascade.info.recipe["gates"] == ["0.2/255"]
+    assert cascade.info.metric("accuracy").n == 40
+    document = json.loads((folder.package / cascade.info.file).read_text())
+    assert [m["name"] for m in document["members"]] == ["tiny_a.v1", "tiny_accurate.v1"]
+    assert cascade.weights_sha256 == cascade.info.sha256
+    assert torch.equal(cascade.route(torch.zeros(1, 3, 32, 32)) < 2, torch.tensor([True]))
+
+    before = folder.registry.read_bytes()
+    again = runner.invoke(module.main, [*arguments, *common, "--root", str(folder.root)])
+    assert "is this cascade already" in again.output
+    assert folder.registry.read_bytes() == before
+
+
+def test_a_wanted_accuracy_is_met_on_the_validation_split(zoo, tmp_path) -> None:
+    folder, data = zoo
+    common = ["--data-root", data, "--depth", "2", "--out", str(tmp_path / "out"), "--root", str(folder.root)]
+    result = CliRunner().invoke(module.main, ["add", "tiny_wanted", "--accuracy", "5", *common])
+    assert result.exit_code == 0, result.output
+    info = acert_zoo.model_info("tiny_wanted")
+    assert info.recipe["validation_accuracy"] >= 5
+    assert info.recipe["chosen"] == "on the validation split"
+    result = CliRunner().invoke(module.main, ["add", "tiny_more", "--accuracy", "100.5", *common])
+    assert result.exit_code == 2
+    assert "no cascade reaches 100.5 %" in result.output
+    assert "tiny_more" not in acert_zoo.list_models()

@@ -1,0 +1,297 @@
+"""Chooses, draws and publishes cascades. Members and gates are chosen on the validation split, never on the test set.
+
+    python training/cascade.py front --dataset cifar10
+    python training/cascade.py add cifar10_cascade --dataset cifar10 --acr 22
+    python training/cascade.py add NAME --dataset cifar10 --member A --member B --gate 2/255
+
+`front` measures every registered model of the data set once (cached by the digest of its weights), prints the cascades
+that no other beats, and draws them beside the single models and the paper's curves. `add` takes the best of them for a
+wanted accuracy or ACR (percentages), or the members and gates named, and evaluates it on the test set, once.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import click
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+import acert_zoo
+from acert_zoo import Cascade, data, registry
+from acert_zoo.errors import AcertZooError, InvalidInputError
+from acert_zoo.exact import parse_eps
+from acert_zoo.model import AcertModel
+from acert_zoo.network import trace
+from acert_zoo.radius import RadiusSearch
+from acert_zoo.records import ModelInfo
+from training import cards, tradeoff
+from training.cascade_search import Candidate, Measured, choose, search
+from training.evaluate import evaluate_with_bar, summary
+from training.evaluation import store_evaluation
+from training.figures import Point
+from training.zoo_folder import ZooFolder, write_atomic
+
+LICENSE = "Apache-2.0"
+DRAWN = 20  # points of the front in the figure
+BATCH = 250
+
+
+@torch.no_grad()
+def measure(model: AcertModel, images: Tensor, *, show: bool = False) -> Measured:
+    """Labels, and float32 IBP radii of those labels (0 for standard training, which has none worth the time)."""
+    assert model.info is not None
+    network = trace(model).detach()
+    robust = model.info.method != "standard"
+    find = RadiusSearch(network, "float32", rtol=1e-4) if robust else None
+    labels, radii = [], []
+    parts = images.split(BATCH)
+    for part in track(parts, model.info.versioned_name, console=Console(stderr=True), disable=not show, transient=True):
+        logits = network(part)
+        labels.append(logits.argmax(1))
+        radii.append(find(part, labels[-1], logits).radius if find else torch.zeros(len(part), dtype=torch.float64))
+    return Measured(model.info.name, torch.cat(labels).numpy(), torch.cat(radii).numpy())
+
+
+def measure_cached(model: AcertModel, images: Tensor, cache: Path, *, show: bool = False) -> Measured:
+    """`measure`, kept in the folder `cache` under the digest of the weights."""
+    assert model.info is not None
+    path = cache / f"{model.info.versioned_name}-{model.weights_sha256[:16]}-{len(images)}.npz"
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as kept:
+            return Measured(model.info.name, kept["label"], kept["radius"])
+    found = measure(model, images, show=show)
+    buffer = io.BytesIO()
+    np.savez(buffer, label=found.label, radius=found.radius)
+    write_atomic(path, buffer.getvalue())
+    return found
+
+
+def validation(dataset: str, data_root: str | None) -> tuple[Tensor, np.ndarray]:
+    """The validation split as float32 pixels and labels."""
+    images, labels = data.load_split(dataset, "val", data_root)
+    return data.to_pixels(np.array(images)), np.array(labels)
+
+
+def members_of(dataset: str) -> list[ModelInfo]:
+    """The registered single models of a data set."""
+    infos = [acert_zoo.model_info(name) for name in acert_zoo.list_models(dataset)]
+    return [info for info in infos if info.kind == "model"]
+
+
+def cap_of(infos: Sequence[ModelInfo]) -> str:
+    """The eps_max that the data set's models share, as text."""
+    caps = {info.eps_max for info in infos if info.eps_max and info.method != "standard"}
+    if len(caps) != 1:
+        raise InvalidInputError(f"the members' eps_max must be one radius, found {sorted(caps)}")
+    return str(caps.pop())
+
+
+def find_front(
+    dataset: str, data_root: str | None, cache: Path, *, depth: int, show: bool = False
+) -> tuple[list[Candidate], list[Point]]:
+    """(the front on the validation split, points of the single models there and of the front, for the figure)."""
+    infos = members_of(dataset)
+    cap = cap_of(infos)
+    images, truth = validation(dataset, data_root)
+    measured = []
+    for info in infos:
+        model = acert_zoo.load_model(info.name)
+        assert isinstance(model, AcertModel)
+        measured.append(measure_cached(model, images, cache, show=show))
+    methods = {info.name: info for info in infos}
+    robust = [m for m in measured if methods[m.name].method != "standard"]
+    accurate = [m for m in measured if methods[m.name].method == "standard"]
+    radius = float(parse_eps(cap))
+    front = search(robust, accurate, truth, radius, depth=depth)
+    common: dict[str, Any] = {"dataset": dataset, "eps_max": cap, "n": len(truth)}
+    common["counted_on"] = "validation images, IBP in float32"
+    points = []
+    for m in robust:
+        correct = m.label == truth
+        acr = float(100 * np.where(correct, np.minimum(m.radius, radius), 0.0).mean() / radius)
+        info = methods[m.name]
+        accuracy = float(100 * correct.mean())
+        points.append(
+            Point(name=m.name, method=str(info.method), kappa=info.kappa, accuracy=accuracy, acr_percent=acr, **common)
+        )
+    for c in thinned([c for c in front if len(c.members) > 1], DRAWN):
+        points.append(
+            Point(
+                name=describe(c), method="cascade", kappa=None, accuracy=c.accuracy, acr_percent=c.acr_percent, **common
+            )
+        )
+    return front, points
+
+
+def thinned(front: Sequence[Candidate], count: int) -> list[Candidate]:
+    """At most `count` of the front, evenly spread."""
+    if len(front) <= count:
+        return list(front)
+    return [front[round(i * (len(front) - 1) / (count - 1))] for i in range(count)]
+
+
+def gate_text(gate: Fraction) -> str:
+    """A gate as people write it: "1.7/255" where that is exact."""
+    tenths = gate * 2550
+    return f"{float(tenths) / 10:g}/255" if tenths.denominator == 1 else str(gate)
+
+
+def describe(candidate: Candidate) -> str:
+    """`A (2/255) B`: members with their gates, in units of 1/255."""
+    gates = [f" ({gate_text(g)}) " for g in candidate.gates] + [""]
+    return "".join(name + gate for name, gate in zip(candidate.members, gates, strict=True))
+
+
+def add_cascade(
+    name: str,
+    members: Sequence[str],
+    gates: Sequence[str],
+    *,
+    zoo: ZooFolder,
+    wanted: dict[str, Any],
+    data_root: str | None = None,
+    limit: int | None = None,
+    log: Any = lambda text: None,
+) -> ModelInfo:
+    """Writes the cascade's file, evaluates it on the test set, adds the registry record and renders the card.
+
+    The same cascade again changes nothing; another one under the same name gets the next version.
+    """
+    models = [acert_zoo.load_model(member) for member in members]
+    cascade = Cascade(models, gates).eval()
+    infos = [m.info for m in models]
+    dataset = str(infos[0].dataset)
+    content = cascade.to_bytes()
+    sha256 = str(cascade.weights_sha256)
+    versions = [m for m in registry.read_registry(zoo.registry) if m.name == name]
+    same = next((m for m in versions if m.sha256 == sha256), None)
+    if same is not None:
+        log(f"{same.versioned_name} is this cascade already")
+        return same
+    version = max((m.version for m in versions), default=0) + 1
+    path = zoo.checkpoint(name, version).with_suffix(".json")
+    record = {
+        "name": name,
+        "version": version,
+        "kind": "cascade",
+        "arch": "cascade",
+        "arch_kwargs": {},
+        "dataset": dataset,
+        "method": "cascade",
+        "eps_max": cap_of(infos),
+        "file": path.relative_to(zoo.package).as_posix(),
+        "sha256": sha256,
+        "size": len(content),
+        "parameters": sum(info.parameters or 0 for info in infos),
+        "recipe": {
+            "members": [i.versioned_name for i in infos],
+            "gates": list(cascade.gate_texts),
+            **wanted,
+        },
+        "training": {"seconds": sum(float(i.training.get("seconds", 0)) for i in infos)},
+        "license": LICENSE,
+    }
+    ModelInfo.from_dict(record)  # a bad name is refused before the long part
+    evaluation = evaluate_with_bar(
+        cascade,
+        dataset,
+        name=name,
+        version=version,
+        weights_sha256=sha256,
+        eps_max=str(record["eps_max"]),
+        limit=limit,
+        data_root=data_root,
+    )
+    log(summary(evaluation))
+    write_atomic(path, content)
+    store_evaluation(zoo, evaluation)
+    info = registry.add_record(zoo.registry, {**record, "metrics": evaluation.metrics()})
+    cards.render_all(zoo)
+    return info
+
+
+def table(front: Sequence[Candidate]) -> str:
+    """The front in lines of text."""
+    rows = [f"{'accuracy %':>10} {'ACR %':>7}  cascade"]
+    return "\n".join(rows + [f"{c.accuracy:>10.2f} {c.acr_percent:>7.2f}  {describe(c)}" for c in front])
+
+
+@click.group()
+def main() -> None:
+    """Choose, draw and publish cascades."""
+
+
+@main.command("front")
+@click.option("--dataset", default="cifar10", show_default=True)
+@click.option("--data-root", help="Folder with <name>/train_images.npy (default: $ACERT_ZOO_DATA).")
+@click.option("--depth", default=3, show_default=True, help="Most members of a cascade.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/cascades"))
+def front_command(dataset: str, data_root: str | None, depth: int, out: Path) -> None:
+    """Print and draw the cascades that no other beats, on the validation split."""
+    try:
+        front, points = find_front(dataset, data_root, out / "measured", depth=depth, show=sys.stderr.isatty())
+        click.echo(table(thinned(front, 40)))
+        for path in tradeoff.render(out, f"cascades-{dataset}", "tradeoff", points):
+            click.echo(path)
+    except AcertZooError as error:
+        raise click.UsageError(str(error)) from None
+
+
+@main.command("add")
+@click.argument("name")
+@click.option("--dataset", default="cifar10", show_default=True)
+@click.option("--accuracy", type=float, help="Wanted accuracy in percent: the largest ACR with it is taken.")
+@click.option("--acr", type=float, help="Wanted ACR in percent of eps_max: the largest accuracy with it is taken.")
+@click.option("--member", "members", multiple=True, help="Members named by hand, in order.")
+@click.option("--gate", "gates", multiple=True, help="Their gates, e.g. 2/255.")
+@click.option("--data-root", help="Folder with <name>/test_images.npy (default: $ACERT_ZOO_DATA).")
+@click.option("--depth", default=3, show_default=True, help="Most members of a cascade.")
+@click.option("--limit", type=click.IntRange(min=1), help="Evaluate only the first LIMIT test images (trials).")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/cascades"))
+@click.option("--root", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Checkout to write into.")
+def add_command(
+    name: str,
+    dataset: str,
+    accuracy: float | None,
+    acr: float | None,
+    members: tuple[str, ...],
+    gates: tuple[str, ...],
+    data_root: str | None,
+    depth: int,
+    limit: int | None,
+    out: Path,
+    root: Path | None,
+) -> None:
+    """Add the cascade NAME to the zoo."""
+    try:
+        wanted: dict[str, Any] = {"chosen": "by hand"}
+        chosen: Sequence[str] = gates
+        if not members:
+            front, _ = find_front(dataset, data_root, out / "measured", depth=depth, show=sys.stderr.isatty())
+            best = choose(front, accuracy=accuracy, acr=acr)
+            members, chosen = best.members, [gate_text(g) for g in best.gates]
+            wanted = {"chosen": "on the validation split", "wanted_accuracy": accuracy, "wanted_acr_percent": acr}
+            wanted |= {"validation_accuracy": best.accuracy, "validation_acr_percent": best.acr_percent}
+            click.echo(f"chosen: {describe(best)}")
+        zoo = ZooFolder(root) if root else ZooFolder()
+        info = add_cascade(
+            name, members, chosen, zoo=zoo, wanted=wanted, data_root=data_root, limit=limit, log=click.echo
+        )
+    except AcertZooError as error:
+        raise click.UsageError(str(error)) from None
+    click.echo(f"{info.versioned_name}  {info.file}  {info.sha256}")
+
+
+if __name__ == "__main__":
+    main()
