@@ -68,7 +68,6 @@ def connected(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Connect
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "hf_home" / "token"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
         monkeypatch.setattr("time.sleep", server.pauses.append)
         yield server
         new_session()

@@ -412,10 +412,9 @@ def test_the_registry_not_the_repository_says_what_the_bytes_are(
 def test_no_progress_bar_when_not_wanted(
     repo: ConnectedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from huggingface_hub import constants, file_download
+    from huggingface_hub import file_download
     from huggingface_hub.utils import are_progress_bars_disabled
 
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", None)
     disabled, fetch = [], file_download.http_get
 
     def spy(*arguments: object, **options: object) -> None:
