@@ -230,7 +230,9 @@ def _decode(row: bytes) -> tuple[dict[str, Any], bool]:
         raise _Invalid(f"longer than {MAX_LINE} bytes")
     suffix = _SUFFIX.fullmatch(row[-_SUFFIX_LENGTH:])
     try:
-        values = json.loads(row.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_distinct)
+        values = json.loads(
+            row.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_float, object_pairs_hook=_distinct
+        )
     except RecursionError:
         raise _Invalid("nested too deeply") from None
     except _Invalid:
@@ -245,8 +247,15 @@ def _decode(row: bytes) -> tuple[dict[str, Any], bool]:
     return values, f"{zlib.crc32(row[:-_SUFFIX_LENGTH]):08x}" == suffix[1].decode()
 
 
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        _refuse_constant(text)
+    return value
+
+
 def _refuse_constant(name: str) -> Any:
-    raise _Invalid(f"{name} is not a number of JSON")
+    raise _Invalid(f"{name} is no float64 number")
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
