@@ -102,21 +102,23 @@ def read_tensors(content: bytes, name: str) -> dict[str, Tensor]:
 
 
 def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """A safetensors file of float32 tensors: the same tensors and metadata always give the same bytes.
+    """A safetensors file: the same tensors and metadata always give the same bytes.
 
     Raises:
-        InvalidInputError: a tensor that is not float32 or not finite.
+        InvalidInputError: a tensor that is neither finite float32 nor int64 (BatchNorm's counters).
     """
     import torch
 
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     parts, offset = [], 0
-    for name in sorted(tensors):
+    kinds = {torch.int64: ("I64", "<i8"), torch.float32: ("F32", "<f4")}
+    for name in sorted(tensors, key=lambda n: (tensors[n].dtype != torch.int64, n)):  # 8-byte numbers first: aligned
         tensor = tensors[name].detach().to("cpu")
-        if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
-            raise InvalidInputError(f"tensor {name!r} ({tensor.dtype}) is not finite float32, as published weights are")
-        part = tensor.contiguous().numpy().astype("<f4", copy=False).tobytes()
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [offset, offset + len(part)]}
+        if tensor.dtype not in kinds or not bool(torch.isfinite(tensor).all()):
+            raise InvalidInputError(f"tensor {name!r} ({tensor.dtype}) is not finite float32, as weights must be")
+        dtype, numbers = kinds[tensor.dtype]
+        part = tensor.contiguous().numpy().astype(numbers, copy=False).tobytes()
+        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [offset, offset + len(part)]}
         parts.append(part)
         offset += len(part)
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -127,7 +129,7 @@ def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None 
 def write_safetensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> tuple[str, int]:
-    """Writes float32 tensors to `path` atomically and deterministically; returns (sha256, size) for the registry."""
+    """Writes tensors to `path` atomically and deterministically; returns (sha256, size) for the registry."""
     content = serialize(tensors, metadata)
     write_atomically(Path(path), content)
     return hashlib.sha256(content).hexdigest(), len(content)

@@ -200,6 +200,18 @@ def test_changed_weights_lose_the_metrics_they_no_longer_have(zoo: Path, tmp_pat
     assert not model.training
 
 
+def test_unfolded_batchnorm_can_be_saved_too(tmp_path: Path) -> None:
+    from acert_zoo import architectures
+    from acert_zoo.records import ModelInfo
+
+    kwargs = {**KWARGS, "batchnorm": True}
+    classifier = architectures.build("cnn", **kwargs)
+    classifier(torch.rand(8, 3, 8, 8))  # moves the running statistics and the counter
+    model = AcertModel(classifier, ModelInfo(name="unfolded", arch="cnn", arch_kwargs=kwargs)).eval()
+    model.save_pretrained(tmp_path)
+    assert torch.equal(acert_zoo.load_model(tmp_path)(IMAGES), model(IMAGES))
+
+
 def test_an_existing_card_is_kept(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine")
     small_model().save_pretrained(tmp_path)

@@ -211,5 +211,5 @@ def test_the_shipped_registry_is_complete_and_its_files_are_there() -> None:
         assert info.license
         assert info.metrics
         assert info.dataset in DATASETS
-    files = {p.name for p in (registry.PACKAGE / "checkpoints").iterdir() if not p.name.startswith(".")}
+    files = {p.name for p in (registry.PACKAGE / "checkpoints").glob("[!.]*")}
     assert files == {Path(str(m.file)).name for m in models}

@@ -18,7 +18,12 @@ from safetensors.torch import load_file, save_file
 from acert_zoo import weights
 from acert_zoo.errors import InvalidInputError, WeightsError
 
-TENSORS = {"b.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.tensor([0.1, -0.0]), "empty": torch.empty(0, 3)}
+TENSORS = {
+    "b.weight": torch.arange(6.0).view(2, 3),
+    "a.bias": torch.tensor([0.1, -0.0]),
+    "empty": torch.empty(0, 3),
+    "count": torch.tensor(7),
+}
 
 
 def header_and(text: bytes, data: bytes = b"") -> bytes:
