@@ -74,7 +74,8 @@ def _prepare_torchvision(info: DatasetInfo, root: Path, download: bool) -> None:
         except (RuntimeError, OSError, ValueError, EOFError) as error:
             what = "downloaded" if download else "read"
             raise DatasetNotFoundError(
-                f"data set {info.name!r} could not be {what} in {root} by torchvision: {error}"
+                f"data set {info.name!r} could not be {what} in {root} by torchvision: {error}. Or name the folder of "
+                f"the data sets with --data-root or ${DATA_ENVIRONMENT_VARIABLE}"
             ) from error
         pixels = np.asarray(source.data)
         images = pixels[..., None] if pixels.ndim == 3 else pixels

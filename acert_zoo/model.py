@@ -10,21 +10,20 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from acert_zoo import architectures, locations, registry, weights
+from acert_zoo import locations, registry, weights
+from acert_zoo._blank import blank_network, check_tensors
 from acert_zoo._files import write_atomically
 from acert_zoo.errors import (
     InvalidInputError,
     MissingDependencyError,
-    UnknownNameError,
     UnsoundSettingError,
     UnsupportedLayerError,
     WeightsError,
@@ -137,7 +136,7 @@ class AcertModel(nn.Module):
         if self.info is None:
             raise InvalidInputError("saving needs the model's record: AcertModel(classifier, ModelInfo(...))")
         state = self.classifier.state_dict()
-        _check_tensors(_blank(self.info, InvalidInputError), state, "the network", InvalidInputError)
+        check_tensors(blank_network(self.info, InvalidInputError), state, "the network", InvalidInputError)
         info, metadata = self.info, self.metadata
         if self.weights_sha256 != info.sha256:
             training = self.training
@@ -231,47 +230,15 @@ def load_model(
 
 def _assemble(located: locations.Located) -> AcertModel:
     info, source = located.info, str(located.path)
-    classifier = _blank(info, WeightsError)
+    classifier = blank_network(info, WeightsError)
     tensors = weights.read_tensors(located.content, source)
-    _check_tensors(classifier, tensors, source, WeightsError)
+    check_tensors(classifier, tensors, source, WeightsError)
     classifier.load_state_dict(tensors, strict=True, assign=True)
     model = AcertModel(classifier, info, weights.read_metadata(located.content, source)).eval()
     model._loaded_digest = hashlib.sha256(weights.serialize(tensors, model.metadata)).hexdigest()
     if info.fingerprint is not None:
         check_fingerprint(model, model.input_shape, info.fingerprint, source)
     return model
-
-
-def _blank(info: ModelInfo, error: type[Exception]) -> nn.Module:
-    """The record's architecture on the meta device: shapes without memory, so that absurd sizes cost nothing."""
-    try:
-        with torch.device("meta"):
-            return architectures.build(info.arch, **info.arch_kwargs)
-    except UnknownNameError:
-        raise
-    except (InvalidInputError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as cause:
-        raise error(f"{info.name}: the architecture cannot be built: {cause}") from cause
-
-
-def _check_tensors(blank: nn.Module, tensors: Mapping[str, Tensor], source: str, error: type[Exception]) -> None:
-    """Names, shapes and dtypes, all of them: load_state_dict alone would convert dtypes silently."""
-    expected = blank.state_dict()
-    missing, unexpected = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
-    if missing or unexpected:
-        raise error(
-            f"{source} does not fit its architecture: missing tensors {_some(missing)}; unexpected {_some(unexpected)}"
-        )
-    for name, wanted in expected.items():
-        got = tensors[name]
-        if got.shape != wanted.shape or got.dtype != wanted.dtype:
-            raise error(
-                f"{source} does not fit its architecture: tensor {name!r} is {got.dtype} {tuple(got.shape)} instead of "
-                f"{wanted.dtype} {tuple(wanted.shape)}"
-            )
-
-
-def _some(names: Sequence[str]) -> str:
-    return (", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")) or "none"
 
 
 def _assemble_cascade(located: locations.Located, options: Mapping[str, Any]) -> Cascade:
