@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -18,7 +19,13 @@ from acert_zoo.network import Add, Affine, AvgPool, BatchNorm, Network, Normaliz
 
 __all__ = ["ROUNDING_LEVELS", "RigorousNetwork"]
 
+Refine = Callable[[int, list[Interval], Interval], Interval]
 _CHUNK = 16  # images at a time: with more, the unfolded float64 inputs of a convolution leave the caches
+
+
+def refuse_unproved(margin: Tensor, alive: Tensor) -> Tensor:
+    """-inf where the margin is NaN or infinite (an overflow may have made it +inf) or a guard has failed."""
+    return margin.masked_fill(~(alive & torch.isfinite(margin)), -math.inf)
 
 
 class RigorousNetwork:
@@ -81,21 +88,27 @@ class RigorousNetwork:
         return self.margins(images, labels, eps) > 0
 
     @torch.no_grad()
-    def intervals(self, images: Tensor, eps: Tensor | float) -> list[Interval]:
-        """Bounds of every value of the network but the logits, index 0 being the input box (to check and to plot)."""
+    def intervals(self, images: Tensor, eps: Tensor | float, refine: Refine | None = None) -> list[Interval]:
+        """Bounds of every value of the network but the logits, index 0 being the input box (to check and to plot).
+
+        `refine(index, earlier, box)` may return a tighter box of value `index` than `box`, if it can prove one from
+        the boxes of the earlier values (`crown_rigorous.py`); later values then profit from it.
+        """
         labels = torch.zeros(len(images), dtype=torch.int64)
         box = input_box(images, self._check(images, labels, eps))
         kept: list[Interval] = []
-        self._propagate(box, torch.ones(len(images), dtype=torch.bool), kept)
+        self._propagate(box, torch.ones(len(images), dtype=torch.bool), kept, refine)
         return kept
 
     def _margins(self, images: Tensor, labels: Tensor, eps: Tensor) -> Tensor:
         alive = torch.ones(len(images), dtype=torch.bool)
         hidden = self._propagate(input_box(images, eps), alive)
         margin = smallest_margin(self._head.lower(hidden, labels, alive), labels)
-        return margin.masked_fill_(~(alive & torch.isfinite(margin)), -math.inf)
+        return refuse_unproved(margin, alive)
 
-    def _propagate(self, box: Interval, alive: Tensor, kept: list[Interval] | None = None) -> Interval:
+    def _propagate(
+        self, box: Interval, alive: Tensor, kept: list[Interval] | None = None, refine: Refine | None = None
+    ) -> Interval:
         values: list[Interval | None] = [box]
         for index, step in enumerate(self.network.steps[:-1]):
             inputs: list[Interval] = [values[i] for i in step.inputs]  # type: ignore[misc]
@@ -112,7 +125,7 @@ class RigorousNetwork:
                 out = Interval(x.lower.relu_(), x.upper.relu_())
             else:  # preconditions.EXACT: monotone and free of rounding
                 out = Interval(step(*(v.lower for v in inputs)), step(*(v.upper for v in inputs)))
-            values.append(out)
+            values.append(out if refine is None else refine(index + 1, values, out))  # type: ignore[arg-type]
             for i in step.inputs:  # free what no later step reads
                 if kept is None and self._last_use[i] == index:
                     values[i] = None
