@@ -1,0 +1,137 @@
+"""Imports auto-LiRPA on current torch and numpy: fills the gaps its 0.3 release leaves, only where they are missing.
+
+auto-LiRPA 0.3 (2022) asks at import or at run time for three things that later torch and numpy have moved:
+- the module `numpy.lib.arraysetops` (it takes `isin` from it; removed in numpy 2.x);
+- `torch.onnx.symbolic_helper._set_opset_version` (torch now keeps the value in its TorchScript exporter's globals);
+- `torch._C.Node.__getitem__` (attributes of a graph node by name; torch used to patch it in).
+Its `BoundedModule._named_members` also lacks the `remove_duplicate` argument that `Module.parameters` passes by now,
+and its alpha-CROWN starts from slopes of exactly 0 and 1 behind a clamp, whose gradient is 0 there in current torch: no
+slope ever moved. Both are mended after the import, if a probe shows them.
+Its import configures the root logger and the warnings filter of the whole process: both are put back.
+Nothing is replaced that exists, so newer auto-LiRPA (0.4 to 0.7) and older torch are left as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import io
+import logging
+import sys
+import types
+import warnings
+from typing import Any
+
+import numpy
+import torch
+
+from acert_zoo.errors import MissingDependencyError
+
+INSTALL = "pip install appdirs pyyaml packaging ninja && pip install --no-deps auto-LiRPA==0.3"
+
+
+def fill_gaps() -> list[str]:
+    """Fills what is missing; returns the names of what was filled (empty on a second call)."""
+    filled = []
+    try:
+        importlib.import_module("numpy.lib.arraysetops")
+    except ModuleNotFoundError:
+        module = types.ModuleType("numpy.lib.arraysetops", "Stand-in with what auto-LiRPA takes from it.")
+        module.isin = numpy.isin  # type: ignore[attr-defined]
+        sys.modules["numpy.lib.arraysetops"] = module
+        filled.append("numpy.lib.arraysetops")
+    if not hasattr(importlib.import_module("torch.onnx.symbolic_helper"), "_set_opset_version"):
+        torch.onnx.symbolic_helper._set_opset_version = _set_opset_version  # type: ignore[attr-defined]
+        filled.append("torch.onnx.symbolic_helper._set_opset_version")
+    if not hasattr(torch._C.Node, "__getitem__"):
+        torch._C.Node.__getitem__ = lambda node, key: getattr(node, node.kindOf(key))(key)  # type: ignore[attr-defined]
+        filled.append("torch._C.Node.__getitem__")
+    return filled
+
+
+def _set_opset_version(version: int) -> None:
+    from torch.onnx._internal.torchscript_exporter import _globals
+
+    _globals.GLOBALS.export_onnx_opset_version = version
+
+
+@contextlib.contextmanager
+def quiet() -> Any:
+    """auto-LiRPA prints, and warns about deprecations in its own code: neither reaches the user's terminal."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def load() -> Any:
+    """The module `auto_LiRPA`, ready to use.
+
+    Raises:
+        MissingDependencyError: it is not installed; the message holds the install command.
+    """
+    if importlib.util.find_spec("auto_LiRPA") is None:
+        raise MissingDependencyError(f"CROWN bounds need auto-LiRPA; install it with: {INSTALL}")
+    handlers = list(logging.getLogger().handlers)
+    with quiet():
+        fill_gaps()
+        try:
+            module = importlib.import_module("auto_LiRPA")
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"auto-LiRPA is installed but does not import ({error}); install with: {INSTALL}"
+            ) from error
+        finally:
+            logging.getLogger().handlers[:] = handlers
+        _accept_remove_duplicate(module.BoundedModule)
+        _let_slopes_move()
+    return module
+
+
+def _accept_remove_duplicate(bounded_module: type) -> bool:
+    """Wraps `_named_members` where it lacks the argument (its own code never lists a member twice); True if done."""
+    original = bounded_module._named_members  # type: ignore[attr-defined]
+    if "remove_duplicate" in inspect.signature(original).parameters:
+        return False
+
+    def _named_members(self, get_members_fn, prefix="", recurse=True, remove_duplicate=True):
+        return original(self, get_members_fn, prefix=prefix, recurse=recurse)
+
+    bounded_module._named_members = _named_members  # type: ignore[attr-defined]
+    return True
+
+
+def _let_slopes_move() -> bool:
+    """Gives `BoundRelu._relu_mask_alpha` a clamp with a gradient at its ends, where it has none; True if done."""
+    from auto_LiRPA.operators.activation import BoundRelu
+
+    original = getattr(BoundRelu, "_relu_mask_alpha", None)
+    if original is None:
+        return False
+    probe = torch.zeros(1, requires_grad=True)
+    with torch.enable_grad():
+        (moved,) = torch.autograd.grad(original(-torch.ones(1), torch.ones(1), probe, None)[0].sum(), probe)
+    if moved.item() != 0:
+        return False
+
+    def _relu_mask_alpha(lower, upper, lb_lower_d=None, ub_lower_d=None):
+        def straight_through(slope):
+            return None if slope is None else slope + (slope.clamp(0, 1) - slope).detach()
+
+        return (
+            _masked(straight_through(lb_lower_d), lower, upper),
+            _masked(straight_through(ub_lower_d), lower, upper),
+            (upper <= 0).all(),
+        )
+
+    BoundRelu._relu_mask_alpha = staticmethod(_relu_mask_alpha)
+    return True
+
+
+def _masked(slope: torch.Tensor | None, lower: torch.Tensor, upper: torch.Tensor) -> torch.Tensor | None:
+    """The slope where the neuron is open, 1 where it is active, 0 where it is dead."""
+    if slope is None:
+        return None
+    active, dead = (lower >= 0).to(lower.dtype), (upper <= 0).to(lower.dtype)
+    return slope * (1 - active) * (1 - dead) + active

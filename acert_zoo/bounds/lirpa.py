@@ -1,0 +1,316 @@
+"""CROWN-family bounds through auto-LiRPA (Xu et al. 2020, arXiv 2002.12920): tighter than intervals, slower.
+
+- `crown-ibp`: interval bounds inside, one backward pass for the margins (Zhang et al. 2020, arXiv 1906.06316).
+- `crown`: a backward pass for every neuron whose sign is open, too (Zhang et al. 2018, arXiv 1811.00866).
+- `alpha-crown`: `crown`, then the lower slopes of the last pass are optimised (Xu et al. 2021, arXiv 2011.13824).
+
+None of these bounds need fall as eps grows (the slopes change with it), so the search claims nothing between the points
+that it evaluates: the radius returned is the largest eps that was itself proved, and never below `floor`.
+auto-LiRPA computes in floating point, rounding to nearest: such a radius is labelled "float32" or "float64". Where our
+own rigorous backward pass (`crown_rigorous.py`) proves it too, perhaps a little lower, its label becomes "real-sound".
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from acert_zoo.bounds import _lirpa_compat
+from acert_zoo.bounds._lirpa_cost import crown_cost
+from acert_zoo.bounds._lirpa_module import LirpaModule
+from acert_zoo.bounds.crown_rigorous import RigorousCrown
+from acert_zoo.bounds.ibp import input_box
+from acert_zoo.errors import InvalidInputError, UnknownNameError, UnsoundSettingError, UnsupportedLayerError
+from acert_zoo.network import Network
+
+METHODS = ("crown-ibp", "crown", "alpha-crown")  # in order of cost
+DEFAULT_BUDGET = 120.0  # seconds an image, all methods together
+DEFAULT_MEMORY = 4 * 2**30  # bytes that one evaluation may take, as estimated
+RTOL = 1e-3  # relative width of the last bracket
+SPEED = 4e9  # multiplications a second, to begin with; every evaluation teaches better
+_LIRPA_NAMES = {"ibp": "IBP", "crown-ibp": "CROWN-IBP", "crown": "CROWN", "alpha-crown": "CROWN-Optimized"}
+_OPTIMIZE = {"iteration": 20, "lr_alpha": 0.1}
+_STEPS_DOWN = (0.0, 1e-6, 1e-4, 1e-3, 1e-2, 3e-2)  # relative, tried in turn where the rigorous check fails
+_FEW_STEPS_DOWN = (0.0, 3e-2)  # alpha-crown: the rigorous check, with slopes not optimised, rarely follows
+
+
+@dataclass(frozen=True)
+class LirpaResult:
+    """Certified radii of a batch.
+
+    Attributes:
+        radius: float64 [N], pixel units; 0 where nothing was proved.
+        margin: float64 [N], the margin bound at that radius, logit units; NaN where the radius is the floor's.
+        method: what proved each radius: "ibp" where it is the floor's.
+        rounding: "float32", "float64", or "real-sound"; "" where the radius is the floor's.
+        note: why a method was not tried to its end ("", or the limit that it met).
+        evaluations: bounds computed by auto-LiRPA, summed over images; proofs: rigorous backward passes.
+    """
+
+    radius: Tensor
+    margin: Tensor
+    method: list[str]
+    rounding: list[str]
+    note: list[str]
+    evaluations: int
+    proofs: int
+
+
+class LirpaBounds:
+    """Margin bounds of one network through auto-LiRPA, in `dtype`.
+
+    Raises:
+        MissingDependencyError: auto-LiRPA is not installed.
+        UnsupportedLayerError: auto-LiRPA cannot convert the network.
+    """
+
+    def __init__(self, network: Network, input_shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
+        if dtype not in (torch.float32, torch.float64):
+            raise InvalidInputError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
+        self.library = _lirpa_compat.load()
+        self.network = network.to(torch.float64).fold_batchnorm().to(dtype)
+        self.dtype, self.input_shape = dtype, tuple(input_shape)
+        self.module = LirpaModule(self.network).eval()
+        self._bounded: dict[bool, object] = {}
+
+    def margins(self, images: Tensor, labels: Tensor, eps: Tensor | float, method: str) -> Tensor:
+        """Bounds [N], float64, of min over t != y of f_y - f_t on B(x, eps); NaN where auto-LiRPA gave none.
+
+        Args:
+            images: pixels [N, C, H, W] in [0, 1]; labels: int64 [N]; eps: one number or [N].
+            method: "ibp", "crown-ibp", "crown" or "alpha-crown".
+        """
+        if method not in _LIRPA_NAMES:
+            raise UnknownNameError.near("method", method, _LIRPA_NAMES)
+        x = images.detach().to(self.dtype).contiguous()
+        sizes = torch.as_tensor(eps, dtype=self.dtype).expand(len(x))
+        box = input_box(x, sizes)
+        lower, upper = (t.contiguous() for t in self.module.box(box.lower, box.upper))
+        others = torch.arange(self.network.num_classes).expand(len(x), -1)
+        others = others[others != labels.unsqueeze(1)].view(len(x), -1)
+        identity = torch.eye(self.network.num_classes, dtype=self.dtype)
+        rows = identity[labels].unsqueeze(1) - identity[others]
+        with _lirpa_compat.quiet(), torch.set_grad_enabled(method == "alpha-crown"):
+            bounded = self._module(optimized=method == "alpha-crown")
+            norm = self.library.PerturbationLpNorm(norm=math.inf, eps=sizes.max().item(), x_L=lower, x_U=upper)
+            x = self.library.BoundedTensor((lower + upper) / 2, norm)
+            arguments = {"x": (x,), "C": rows, "bound_upper": False}
+            if method in ("crown", "alpha-crown"):  # inner boxes: the intersection with interval bounds
+                bounded.compute_bounds(x=(x,), method="IBP")
+                arguments["reference_bounds"] = {
+                    r.inputs[0].name: [r.inputs[0].lower.detach(), r.inputs[0].upper.detach()] for r in bounded.relus
+                }
+            if method == "alpha-crown":  # the inner boxes are those of crown: only the last pass is optimised
+                bounded.compute_bounds(**arguments, method="CROWN")
+                arguments["intermediate_layer_bounds"] = {
+                    r.inputs[0].name: [r.inputs[0].lower.detach(), r.inputs[0].upper.detach()] for r in bounded.relus
+                }
+            bound = bounded.compute_bounds(**arguments, method=_LIRPA_NAMES[method])[0]
+        return bound.detach().double().amin(1)
+
+    def _module(self, *, optimized: bool) -> object:
+        """Optimised slopes stay in a BoundedModule, so alpha-crown has one of its own."""
+        if optimized not in self._bounded:
+            example = torch.zeros(1, *self.input_shape, dtype=self.dtype)
+            options = {"conv_mode": "patches", "optimize_bound_args": dict(_OPTIMIZE)}
+            try:
+                bounded = self.library.BoundedModule(self.module, example, bound_opts=options, device="cpu")
+            except Exception as error:  # the library raises many kinds
+                raise UnsupportedLayerError(f"auto-LiRPA cannot convert the network: {error}") from error
+            self._bounded[optimized] = bounded
+        return self._bounded[optimized]
+
+
+@dataclass
+class _Best:
+    """The best radius of one image so far."""
+
+    radius: float
+    margin: float = math.nan
+    method: str = "ibp"
+    rounding: str = ""
+    note: str = ""
+    evaluations: int = 0
+    proofs: int = 0
+
+
+@dataclass
+class _Speed:
+    """Multiplications a second of each method, learned as it runs."""
+
+    known: dict[str, float] = field(default_factory=dict)
+
+    def learn(self, method: str, work: float, seconds: float) -> None:
+        self.known[method] = work / max(seconds, 1e-6)
+
+    def seconds(self, method: str, work: float) -> float:
+        return work / self.known.get(method, SPEED)
+
+
+def certified_radius_lirpa(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    method: str = "best",
+    budget: float | None = None,
+    floor: Tensor | None = None,
+    memory: float | None = None,
+    dtype: torch.dtype = torch.float32,
+    rigorous: bool = True,
+) -> LirpaResult:
+    """Certified radii (l-inf, pixel units) of correctly classified images, one image at a time.
+
+    Args:
+        network: detached, float32.
+        images, labels: float32 pixels [N, C, H, W] in [0, 1] and int64 [N].
+        method: "crown-ibp", "crown", "alpha-crown", or "best": all three in order of cost, the largest radius counts.
+        budget: seconds an image may take in all (default 120); a method that is expected to exceed what is left, or
+            does, leaves the image with its best radius so far.
+        floor: float64 [N], radii proved elsewhere (by IBP), which no result falls below; default 0.
+        memory: bytes that an evaluation may take, by estimate (default 4 GiB); beyond it the method is not tried.
+        dtype: in which auto-LiRPA computes.
+        rigorous: whether to prove the radii again with `RigorousCrown`, which makes them "real-sound".
+
+    Raises:
+        UnknownNameError: unknown method. InvalidInputError: budget or memory not positive.
+        MissingDependencyError, UnsupportedLayerError: see `LirpaBounds`.
+    """
+    if method != "best" and method not in METHODS:
+        raise UnknownNameError.near("method", method, ("best", *METHODS))
+    budget = DEFAULT_BUDGET if budget is None else budget
+    memory = DEFAULT_MEMORY if memory is None else memory
+    if not (budget > 0 and memory > 0):
+        raise InvalidInputError(f"budget and memory must be positive, got {budget!r} seconds and {memory!r} bytes")
+    bounds = LirpaBounds(network, tuple(images.shape[1:]), dtype)
+    prover = _Prover(network) if rigorous else None
+    radii = torch.zeros(len(images), dtype=torch.float64) if floor is None else floor.double()
+    speed, found = _Speed(), []
+    for i in range(len(images)):
+        search = _ImageSearch(bounds, images[i : i + 1], labels[i : i + 1], speed, time.perf_counter() + budget, memory)
+        best = _Best(float(radii[i]))
+        for name in METHODS if method == "best" else (method,):
+            search.improve(best, name, prover)
+        found.append(best)
+    return LirpaResult(
+        torch.tensor([b.radius for b in found], dtype=torch.float64),
+        torch.tensor([b.margin for b in found], dtype=torch.float64),
+        [b.method for b in found],
+        [b.rounding for b in found],
+        [b.note for b in found],
+        sum(b.evaluations for b in found),
+        sum(b.proofs for b in found),
+    )
+
+
+class _Limit(Exception):
+    """A limit of time or memory is met; its text says which."""
+
+
+class _ImageSearch:
+    """Radius search of one image, under its limits."""
+
+    def __init__(
+        self, bounds: LirpaBounds, image: Tensor, label: Tensor, speed: _Speed, deadline: float, memory: float
+    ) -> None:
+        self.bounds, self.image, self.label = bounds, image, label
+        self.speed, self.deadline, self.memory = speed, deadline, memory
+
+    def margin(self, method: str, eps: float, best: _Best) -> float:
+        cost = crown_cost(self.bounds.network, self.image.to(self.bounds.dtype), eps, method)
+        if cost.bytes > self.memory:
+            raise _Limit(f"{method} would take about {cost.bytes / 2**20:,.0f} MiB at eps {eps:.3g}")
+        started = time.perf_counter()
+        if started + self.speed.seconds(method, cost.multiplications) > self.deadline:
+            raise _Limit(f"{method} would exceed the time budget at eps {eps:.3g}")
+        value = self.bounds.margins(self.image, self.label, eps, method).item()
+        self.speed.learn(method, cost.multiplications, time.perf_counter() - started)
+        best.evaluations += 1
+        return value
+
+    def improve(self, best: _Best, method: str, prover: _Prover | None) -> None:
+        """Raises `best` to the largest eps at which `method` was seen to prove the label, if that is larger."""
+        proved: dict[float, float] = {}
+
+        def evaluate(eps: float) -> float:
+            value = self.margin(method, eps, best)
+            if value > 0:
+                proved[eps] = value
+            return value
+
+        try:
+            _climb(evaluate, best.radius)
+        except _Limit as limit:
+            best.note = str(limit)
+        if not proved or max(proved) <= best.radius:
+            return
+        radius = max(proved)
+        rounding, margin = str(self.bounds.dtype).removeprefix("torch."), proved[radius]
+        if prover is not None:
+            sound = prover.prove(self, method, radius, best)
+            if sound is not None:
+                (radius, margin), rounding = sound, "real-sound"
+        best.radius, best.margin, best.method, best.rounding = radius, margin, method, rounding
+
+
+def _climb(evaluate: Callable[[float], float], start: float) -> None:
+    """Evaluates at ever better points from `start`, a proved radius or 0; evaluate() keeps what it proves.
+
+    Doubles while proved, halves (from above) while not; then narrows the bracket by the secant through its ends in
+    (eps, margin), kept off them, to the relative width RTOL. Nothing is concluded about points not evaluated.
+    """
+    low, low_value, high, high_value = start, math.nan, math.inf, math.nan
+    point = 1.15 * start if start > 0 else 1e-3
+    while True:
+        value = evaluate(min(point, 1.0))
+        point = min(point, 1.0)
+        if value > 0:
+            low, low_value = point, value
+            if low >= 1.0:
+                return
+        else:
+            high, high_value = point, value
+        if math.isinf(high):
+            point = 1.5 * low
+        elif low == 0:
+            if high < 1e-7:
+                return
+            point = high / 4
+        elif high <= low * (1 + RTOL):
+            return
+        else:
+            share = low_value / (low_value - high_value)  # NaN where an end was not evaluated
+            share = share if 0 < share < 1 else 0.5
+            point = low + min(max(share * 0.98, 0.1), 0.9) * (high - low) if high > low * (1 + 4 * RTOL) else high
+            point = 0.5 * (low + high) if not low < point < high else point
+
+
+class _Prover:
+    """Rigorous second opinions; says nothing where the network is outside what `RigorousCrown` covers."""
+
+    def __init__(self, network: Network) -> None:
+        self.checks: dict[bool, RigorousCrown] = {}
+        try:
+            self.checks = {refine: RigorousCrown(network, refine=refine) for refine in (False, True)}
+        except (UnsoundSettingError, UnsupportedLayerError):
+            return
+
+    def prove(self, search: _ImageSearch, method: str, radius: float, best: _Best) -> tuple[float, float] | None:
+        """(radius, margin) proved with outward rounding, at most 3 % below `radius` and above `best.radius`."""
+        if not self.checks:
+            return None
+        check = self.checks[method != "crown-ibp"]
+        for step in _FEW_STEPS_DOWN if method == "alpha-crown" else _STEPS_DOWN:
+            eps = radius * (1 - step)
+            if eps <= best.radius or (step and time.perf_counter() > search.deadline):
+                return None
+            best.proofs += 1
+            margin = check.margins(search.image.float(), search.label, eps).item()
+            if margin > 0:
+                return eps, margin
+        return None
