@@ -62,13 +62,19 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 
 
 def pay(beta: Tensor, error: Tensor, box: Interval | None = None) -> Tensor:
-    """down(beta - up(error + underflow)); the underflow of products with values of `box` is scaled by their size."""
+    """down(beta - up(error + underflow)); the underflow of products with values of `box` is scaled by their size.
+
+    While slopes are being optimised (beta carries a gradient) nothing is proved, and nothing rounded.
+    """
+    if beta.requires_grad:
+        return beta - error
     size = 1.0 if box is None else 1.0 + magnitude(box).sum()
     return down(beta - up(up(error + TINY * size)))
 
 
 def gain(beta: Tensor, amount: Tensor) -> Tensor:
-    return down(beta + amount)
+    total = beta + amount
+    return total if total.requires_grad else down(total)
 
 
 def rows(head: Linear, label: int, others: Sequence[int], hidden: Interval) -> Claim:
@@ -117,11 +123,18 @@ def pull(step: Step, claim: Claim, boxes: list[Interval], slopes: Tensor | None)
     raise UnsupportedLayerError(f"no backward rule for step {step.name!r} ({type(step).__name__})")
 
 
+def default_slopes(x: Interval) -> Tensor:
+    """1 where the neuron is more positive than negative, else 0: the smaller triangle."""
+    return (x.upper > -x.lower).to(x.lower.dtype)
+
+
 def relu(claim: Claim, x: Interval, slopes: Tensor | None) -> Claim:
     """`slopes`: lower slopes, clamped to [0, 1]; upper slopes are those of the chord."""
     a, beta = claim
     low, high = x
-    lower_slope = (high > -low).to(a.dtype) if slopes is None else slopes.to(a.dtype).clamp(0, 1)
+    if slopes is None:
+        slopes = default_slopes(x)
+    lower_slope = slopes if slopes.requires_grad else slopes.to(a.dtype).clamp(0, 1)
     upper_slope = (high / (high - low)).clamp(0, 1)
     active, dead = low >= 0, high <= 0
     lower_slope, upper_slope = (s.masked_fill(active, 1.0) for s in (lower_slope, upper_slope))

@@ -14,35 +14,38 @@ Notation: u = 2^-53, g(k) = k u/(1 - k u); an inner product of k terms, in any o
 g(k) <|a|, |b|> + k 2^-1021 (Higham 2002, section 3.1; the second part is underflow, flushed or gradual). "Pay e" means
 beta <- down(beta - up(e)). TINY = 2^-800 covers every underflow: k < 2^60 of them, times M (see `_Payment`).
 
-**Affine** v_o = W v_i + b. With A' = fl(W^T A) and m products per entry of it, |A' - W^T A| <= g(m) |W|^T|A| + m 2^-1021, so
+**Affine** v_o = W v_i + b. A' = fl(W^T A), with m products per entry: |A' - W^T A| <= g(m) |W|^T|A| + m 2^-1021, so
     <A, W v + b> >= <A', v> + <A, b> - g(m) <|A|, |W| M> - m 2^-1021 sum(M).
 beta gains fl(<A, b>), whose error is at most g(N) <|A|, |b|>, N outputs. Pay E = <|A|, e>, e = k (|W| M + |b|), with
 k = 4 g(max(m, N, n) + 16): the computed E is at least 1 - g(N + n + 8) >= 1/2 times the exact one, which leaves
 2 g(max(m, N) + 16) where g(m) or g(N) is needed. One product |W| M serves every row.
 
-**Average pooling** is affine with W = 1/n. **BatchNorm** is s (v - mean) + beta_BN with s = gamma/sqrt(var + epsilon), known
-within g(4) (one addition, root and division); A' = fl(A s) is within g(6)|A||s|, and <A, beta_BN> - <A', mean> is computed with
-an error of at most g(2N + 6) of its absolute terms: the same k covers it with e = k (|s| (M + |mean|) + |beta_BN|).
+**Average pooling** is affine with W = 1/n. **BatchNorm** is s (v - mean) + beta_BN with s = gamma/sqrt(var + epsilon),
+known within g(4) (an addition, a root, a division); A' = fl(A s) is within g(6)|A||s|, and <A, beta_BN> - <A', mean> is
+computed with an error of at most g(2N + 6) of its absolute terms: with 2N for N, the same k covers it, and
+e = k (|s| (M + |mean|) + |beta_BN|).
 
 **ReLU** z -> relu(z), z in [l, u]. l >= 0: A' = A. u <= 0: A' = 0. Otherwise A' = fl(A s), any s in [0, 1]. Rounding is
 monotone, so |A'| <= |A| and t = A'/A, a real number, lies in [0, 1]; the claim is proved for the slope t, not s, and
 nothing needs paying for the product. If A > 0: relu(z) >= t z, so A relu(z) >= A' z. If A < 0: relu(z) - t z is
-convex, at most mu = max(-t l, (1 - t) u) on [l, u], so A relu(z) >= A' z - |A| mu, and |A| mu = max(|A'| (-l), (|A| - |A'|) u).
-The sum of these, rounded to nearest, times 1 + 4 g(N + 8), is paid.
+convex, at most mu = max(-t l, (1 - t) u) on [l, u], so A relu(z) >= A' z - |A| mu, with
+|A| mu = max(|A'| (-l), (|A| - |A'|) u). The sum of these, rounded to nearest, times 1 + 4 g(N + 8), is paid.
 
 **Sum of claims** about one value (residual connections): fl(A + B) is within u |fl(A + B)|; pay 4 u <|fl(A + B)|, M>.
 
-**Concretising** at a value with box [lo, hi]: beta gains fl(sum of A lo over A > 0 and A hi over A < 0); the error is at
-most g(N + 2) <|A|, M>; pay 4 g(N + 16) <|A|, M>. This rule ends the pass at the first value, and is the rule for steps that no other
-one covers (max pooling, Normalize: the latter loses nothing by it, as it maps boxes to boxes).
+**Concretising** at a value with box [lo, hi]: beta gains fl(sum of A lo over A > 0 and A hi over A < 0); the error is
+at most g(2N) <|A|, M>; pay 4 g(2N + 16) <|A|, M>. This rule ends the pass at the first value, and is the rule for steps
+that no other one covers (max pooling, Normalize: the latter loses nothing by it, as it maps boxes to boxes).
+
+**Margins.** For each t the larger of this bound and rule B's on the last box counts: both are true.
 
 **Rows.** V = fl(W_y - W_t), B = fl(b_y - b_t) are within u of the exact rows; pay 4 u <|V|, M> + 4 u |B|.
 
-**Overflow** makes beta -inf or NaN, never large: a non-finite A meets M or a box end in a product that is paid or added.
+**Overflow** makes beta -inf or NaN, never large: a non-finite A meets M or a box end in a product that is paid.
 Non-finite results are discarded (boxes) or count as not proved (margins).
 
-**Boxes.** `refine=False`: rule B of docs/soundness.md (CROWN-IBP). `refine=True`: at each neuron that a ReLU reads and whose sign
-is open, claims for +z_i and -z_i tighten the box (CROWN); both are true, so their intersection is.
+**Boxes.** `refine=False`: rule B of docs/soundness.md (CROWN-IBP). `refine=True`: at each neuron that a ReLU reads and
+whose sign is open, claims for +z_i and -z_i tighten the box (CROWN); both are true, so their intersection is.
 """
 
 from __future__ import annotations
@@ -71,15 +74,16 @@ class RigorousCrown:
     Args:
         network: float32, on the CPU, as for `RigorousNetwork`.
         refine: whether open neurons' boxes are tightened by claims of their own (CROWN), or not (CROWN-IBP).
+        iterations: how many steps of Adam improve the lower slopes of the last backward pass (alpha-CROWN; 0: none).
 
     Raises:
         UnsoundSettingError, UnsupportedLayerError: as `RigorousNetwork`.
     """
 
-    def __init__(self, network: Network, *, refine: bool = True) -> None:
+    def __init__(self, network: Network, *, refine: bool = True, iterations: int = 0) -> None:
         self.rigorous = RigorousNetwork(network, "real-sound")
         self.network = self.rigorous.network
-        self.refine = refine
+        self.refine, self.iterations = refine, iterations
         steps = self.network.steps
         behind = {0: False}  # whether a ReLU lies between the input and a value
         for index, step in enumerate(steps, 1):
@@ -94,8 +98,9 @@ class RigorousCrown:
 
         Args:
             images: float32 pixels [N, C, H, W] in [0, 1]. labels: int64 [N]. eps: one number or float64 [N].
-            slopes: for the index of a ReLU step, lower slopes in [0, 1] for the last backward pass, shaped like its
-                value (one image's, or with a first axis of N); default: 1 where u > -l, else 0.
+            slopes: for the index of a ReLU step, lower slopes in [0, 1] for the last backward pass: [1, *value], or a
+                row for each class t != y, [K - 1, *value]; for one image. Default: 1 where u > -l, else 0, improved by
+                `iterations` steps.
 
         Raises:
             InvalidInputError, UnsoundSettingError: as `RigorousNetwork.margins`.
@@ -104,8 +109,8 @@ class RigorousCrown:
         sizes = torch.as_tensor(eps, dtype=torch.float64).expand(len(images))
         out = torch.full((len(images),), -math.inf, dtype=torch.float64)
         for i in range(len(images)):
-            chosen = {k: s[i : i + 1] if s.dim() and len(s) == len(images) else s for k, s in (slopes or {}).items()}
             boxes = self.boxes(images[i : i + 1], sizes[i : i + 1])
+            chosen = self.best_slopes(boxes, int(labels[i])) if slopes is None and self.iterations else slopes or {}
             out[i] = self._margin(boxes, int(labels[i]), chosen)
         return out
 
@@ -118,14 +123,44 @@ class RigorousCrown:
         """Rigorous boxes of all values but the logits, of one image [1, C, H, W]."""
         return self.rigorous.intervals(image, eps, self._tighten if self.refine else None)
 
-    def _margin(self, boxes: list[Interval], label: int, slopes: Mapping[int, Tensor]) -> float:
+    @torch.enable_grad()
+    def best_slopes(self, boxes: list[Interval], label: int) -> dict[int, Tensor]:
+        """Lower slopes that raise the margins of the last pass, by Adam in plain float64: data for `margins`."""
         head = self.network.head
         others = [t for t in range(self.network.num_classes) if t != label]
-        hidden = boxes[head.inputs[0]]
-        claim = rules.rows(head, label, others, hidden)
-        bounds = self._pull(claim, head.inputs[0], boxes, slopes)
-        lowest = bounds.min().item()  # NaN if any is NaN
-        return lowest if math.isfinite(lowest) else -math.inf
+        claim = rules.rows(head, label, others, boxes[head.inputs[0]])
+        slopes = {}
+        for index, step in enumerate(self.network.steps):
+            if isinstance(step, ReLU):
+                start = rules.default_slopes(boxes[step.inputs[0]])
+                slopes[index] = start.repeat(len(others), *(1,) * (start.dim() - 1)).requires_grad_()
+        best = {k: s.detach().clone() for k, s in slopes.items()}
+        best_bounds = torch.full((len(others),), -math.inf, dtype=torch.float64)
+        optimizer = torch.optim.Adam(slopes.values(), lr=0.1)
+        for iteration in range(self.iterations + 1):
+            bounds = self._pull(claim, head.inputs[0], boxes, slopes)
+            better = bounds.detach() > best_bounds
+            best_bounds[better] = bounds.detach()[better]
+            for k, s in slopes.items():
+                best[k][better] = s.detach()[better]
+            if iteration == self.iterations or not bounds.requires_grad:
+                break
+            optimizer.zero_grad()
+            (-bounds.sum()).backward()
+            optimizer.step()
+            for s in slopes.values():
+                s.data.clamp_(0, 1)
+        return best
+
+    def _margin(self, boxes: list[Interval], label: int, slopes: Mapping[int, Tensor]) -> float:
+        head, hidden = self.network.head, boxes[self.network.head.inputs[0]]
+        others = [t for t in range(self.network.num_classes) if t != label]
+        bounds = self._pull(rules.rows(head, label, others, hidden), head.inputs[0], boxes, slopes)
+        alive = torch.ones(1, dtype=torch.bool)
+        direct = self.rigorous.head_lower(hidden, torch.tensor([label]), alive)[0, others]
+        bounds = torch.where(bounds.isfinite(), bounds, -math.inf)
+        direct = torch.where(direct.isfinite() & alive, direct, -math.inf)
+        return torch.maximum(bounds, direct).min().item()
 
     def _tighten(self, index: int, values: list[Interval], box: Interval) -> Interval:
         """The box of value `index`, tightened where a ReLU will read it and its sign is open."""

@@ -100,6 +100,10 @@ class RigorousNetwork:
         self._propagate(box, torch.ones(len(images), dtype=torch.bool), kept, refine)
         return kept
 
+    def head_lower(self, hidden: Interval, labels: Tensor, alive: Tensor) -> Tensor:
+        """Lower bounds [N, K] of f_y - f_t from a box of the head's input; the column t = y means nothing."""
+        return self._head.lower(hidden, labels, alive)
+
     def _margins(self, images: Tensor, labels: Tensor, eps: Tensor) -> Tensor:
         alive = torch.ones(len(images), dtype=torch.bool)
         hidden = self._propagate(input_box(images, eps), alive)
