@@ -1,4 +1,4 @@
-"""What each torch operation becomes in a `Network`: the tables that `acert_zoo.tracing` looks operations up in.
+"""What each torch operation becomes in a `Network`; `_trace_tables.py` says which function belongs to which.
 
 Every handler takes the `Builder`, a name, and the operation's own arguments, in which the values that depend on the
 network input are `Value`s; it returns a `Value`. Rearrangements keep the batch axis first.
@@ -7,17 +7,15 @@ network input are `Value`s; it returns a `Value`. Rearrangements keep the batch 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from acert_zoo import architectures, network
-from acert_zoo.errors import InvalidInputError, UnsupportedLayerError
+from acert_zoo import network
+from acert_zoo.errors import InvalidInputError
 from acert_zoo.network import Step
 
 SUPPORTED = (
@@ -249,7 +247,7 @@ def flatten(b, name, x, start_dim=0, end_dim=-1) -> Value:
     if start == 0:
         raise Unsupported("flattening the batch axis")
     dims = x.known_shape
-    return _to_shape(b, name, x, dims[: start - 1] + (math.prod(dims[start - 1 : end]),) + dims[end:])
+    return _to_shape(b, name, x, (*dims[: start - 1], math.prod(dims[start - 1 : end]), *dims[end:]))
 
 
 def reshape(b, name, x, *shape) -> Value:
@@ -296,7 +294,7 @@ def unsqueeze(b, name, x, dim) -> Value:
     position = dim % (2 + len(x.known_shape))
     if position == 0:
         raise Unsupported("a new axis before the batch axis")
-    return _to_shape(b, name, x, x.known_shape[: position - 1] + (1,) + x.known_shape[position - 1 :])
+    return _to_shape(b, name, x, (*x.known_shape[: position - 1], 1, *x.known_shape[position - 1 :]))
 
 
 def cat(b, name, tensors, dim=0) -> Value:
@@ -304,101 +302,3 @@ def cat(b, name, tensors, dim=0) -> Value:
     if dim % axes == 0 or not all(isinstance(t, Value) for t in tensors):
         raise Unsupported("joining along the batch axis, or with constants")
     return b.add(network.Concat, name, *tensors, dim=dim % axes)
-
-
-# --- tables -------------------------------------------------------------------------------------------------------
-
-
-def _fixed_batchnorm(b, name, m, x) -> Value:
-    """Train mode is allowed: training itself bounds the live network, with statistics that it supplies."""
-    return batch_norm(b, name, x, m.running_mean, m.running_var, m.weight, m.bias, eps=m.eps)
-
-
-def _conv(b, name, m, x) -> Value:
-    if m.padding_mode != "zeros":
-        raise Unsupported(f"padding_mode={m.padding_mode!r}")
-    return conv2d(b, name, x, m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups)
-
-
-def _avg(b, name, m, x) -> Value:
-    return avg_pool2d(
-        b, name, x, m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad, m.divisor_override
-    )
-
-
-MODULES: dict[type, Callable[..., Value]] = {
-    nn.Conv2d: _conv,
-    nn.Linear: lambda b, name, m, x: linear(b, name, x, m.weight, m.bias),
-    nn.BatchNorm1d: _fixed_batchnorm,
-    nn.BatchNorm2d: _fixed_batchnorm,
-    nn.ReLU: lambda b, name, m, x: relu(b, name, x),
-    nn.Flatten: lambda b, name, m, x: flatten(b, name, x, m.start_dim, m.end_dim),
-    nn.Unflatten: lambda b, name, m, x: reshape(
-        b, name, x, BATCH, *x.known_shape[: m.dim - 1], *m.unflattened_size, *x.known_shape[m.dim :]
-    ),
-    nn.MaxPool2d: lambda b, name, m, x: max_pool2d(
-        b, name, x, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices
-    ),
-    nn.AvgPool2d: _avg,
-    nn.AdaptiveAvgPool2d: lambda b, name, m, x: adaptive_avg_pool2d(b, name, x, m.output_size),
-    nn.AdaptiveMaxPool2d: lambda b, name, m, x: adaptive_max_pool2d(b, name, x, m.output_size, m.return_indices),
-    nn.Dropout: lambda b, name, m, x: dropout(b, name, x, m.p, m.training),
-    nn.Dropout2d: lambda b, name, m, x: dropout(b, name, x, m.p, m.training),
-    nn.Identity: lambda b, name, m, x: x,
-    architectures.Normalize: lambda b, name, m, x: b.add(network.Normalize, name, x, mean=m.mean, std=m.std),
-}
-
-FUNCTIONS: dict[Any, Callable[..., Value]] = {
-    F.conv2d: conv2d,
-    torch.conv2d: conv2d,
-    F.linear: linear,
-    F.batch_norm: batch_norm,
-    F.relu: relu,
-    F.relu_: relu,
-    torch.relu: relu,
-    torch.relu_: relu,
-    F.max_pool2d: max_pool2d,
-    torch.max_pool2d: max_pool2d,
-    F.avg_pool2d: avg_pool2d,
-    F.adaptive_avg_pool2d: adaptive_avg_pool2d,
-    F.adaptive_max_pool2d: adaptive_max_pool2d,
-    F.dropout: dropout,
-    torch.flatten: flatten,
-    torch.reshape: reshape,
-    torch.permute: permute,
-    torch.transpose: transpose,
-    torch.squeeze: squeeze,
-    torch.unsqueeze: unsqueeze,
-    torch.cat: cat,
-    torch.mean: mean,
-    **dict.fromkeys((operator.add, operator.iadd, torch.add), add),
-    **dict.fromkeys((operator.sub, operator.isub, torch.sub), sub),
-    **dict.fromkeys((operator.mul, operator.imul, torch.mul), mul),
-    **dict.fromkeys((operator.truediv, operator.itruediv, torch.div), div),
-    **dict.fromkeys((operator.neg, torch.neg), lambda b, name, x: scale(b, name, x, -1.0)),
-}
-
-METHODS: dict[str, Callable[..., Value]] = {
-    "relu": relu,
-    "relu_": relu,
-    "flatten": flatten,
-    "reshape": reshape,
-    "view": reshape,
-    "permute": permute,
-    "transpose": transpose,
-    "squeeze": squeeze,
-    "unsqueeze": unsqueeze,
-    "mean": mean,
-    **dict.fromkeys(("add", "add_"), add),
-    **dict.fromkeys(("sub", "sub_"), sub),
-    **dict.fromkeys(("mul", "mul_"), mul),
-    **dict.fromkeys(("div", "div_"), div),
-    **dict.fromkeys(("contiguous", "clone", "detach", "float", "double"), identity),
-}
-
-MODIFYING = {F.relu_, torch.relu_, operator.iadd, operator.isub, operator.imul, operator.itruediv}
-
-
-def unsupported(name: str, what: str, why: object = "") -> UnsupportedLayerError:
-    reason = f": {why}" if str(why) else ""
-    return UnsupportedLayerError(f"layer {name!r} ({what}) is not supported{reason}; supported: {SUPPORTED}")

@@ -106,13 +106,14 @@ class NetworkCertifier:
                 method=self.method,
                 budget=self.budget,
                 floor=radius[correct],
+                rigorous=self.level != UNPROVED,
             )
         radius, margin = radius.clone(), margin.clone()
         for k, i in enumerate(correct.tolist()):
             value = float(better.radius[k])
             if math.isfinite(value) and value > radius[i]:
                 radius[i], margin[i] = min(value, 1.0), float(better.margin[k])
-                method[i], roundings[i] = better.method[k], UNPROVED
+                method[i], roundings[i] = better.method[k], better.rounding[k]
         return radius, margin
 
 
@@ -174,7 +175,8 @@ def certify(
         images: raw pixels, float32 [N, C, H, W] in [0, 1].
         labels: int64 [N]; misclassified images get radius 0. Without labels the model's own prediction is certified.
         method: "ibp"; or "crown-ibp", "crown", "alpha-crown", "best", which need auto-LiRPA, are slower, and whose
-            radii, where larger than IBP's, are bounds in floating point only (recorded per image).
+            radii, where larger than IBP's, are real-sound if our own rigorous check confirms them, else bounds in
+            floating point only (recorded per image).
         rounding: what an IBP radius is proved for: "float32" (nothing: floating-point bounds), "real-sound" (the
             network in real arithmetic with the stored weights), "float32-deployed" (also the float32 program).
         batch_size: images searched at a time; memory grows with it, not with N.

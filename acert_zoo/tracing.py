@@ -1,7 +1,8 @@
 """Any torch module as a `Network`: `trace` (the graph alone) and `prepare` (for other people's modules, with checks).
 
 Zoo models and plain `nn.Sequential` models are read layer by layer. Other modules are traced by torch.fx, which runs
-`forward` once on a symbolic input; its operations become the network's steps (`_trace_ops.py` holds the tables). Only
+`forward` once on a symbolic input; its operations become the network's steps (`_trace_fx.py`; the
+operations are in `_trace_ops.py` and `_trace_tables.py`). Only
 what is listed there is accepted: an operation that no bound covers is an error with its name, never an approximation.
 """
 
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from acert_zoo import _trace_ops as ops
 from acert_zoo import architectures
-from acert_zoo._trace_ops import BATCH, MODULES, Builder, Value
+from acert_zoo._trace_fx import apply_module, handler_of, trace_fx
+from acert_zoo._trace_ops import Builder, Value
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.network import Linear, Network, Normalize, Step
 
@@ -43,11 +45,11 @@ def trace(model: nn.Module, input_shape: Sequence[int] | None = None) -> Network
     builder = Builder(input_shape)
     layers = _plain_layers(model)
     if layers is None:
-        output = _trace_fx(model, builder)
+        output = trace_fx(model, builder)
     else:
         output = builder.input
         for name, layer in layers:
-            output = _apply_module(builder, name, layer, output)
+            output = apply_module(builder, name, layer, output)
     return _finish(builder, output)
 
 
@@ -104,19 +106,11 @@ def _unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
-def _handler(module: nn.Module) -> Any:
-    """The table's entry for a module, unless a subclass has given it another `forward`."""
-    for base in type(module).__mro__:
-        if base in MODULES:
-            return MODULES[base] if type(module).forward is base.forward else None  # type: ignore[attr-defined]
-    return None
-
-
 def _plain_layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
     """(name, layer) of a chain of known layers; None where the module is anything else."""
     root = model.layers if isinstance(model, architectures.CNN) else model
     layers = _flat_layers(root, "layers" if root is not model else "")
-    return layers if all(_handler(layer) for _, layer in layers) else None
+    return layers if all(handler_of(layer) for _, layer in layers) else None
 
 
 def _flat_layers(module: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
@@ -127,110 +121,6 @@ def _flat_layers(module: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
         for name, child in module.named_children()
         for item in _flat_layers(child, f"{prefix}.{name}" if prefix else name)
     ]
-
-
-def _apply_module(builder: Builder, name: str, module: nn.Module, *args: Any, **kwargs: Any) -> Value:
-    handler = _handler(module)
-    if handler is None:
-        raise ops.unsupported(name, str(module))
-    try:
-        return handler(builder, name, module, *args, **kwargs)
-    except ops.Unsupported as error:
-        raise ops.unsupported(name, str(module), error) from None
-
-
-class _Tracer(torch.fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return _handler(m) is not None or super().is_leaf_module(m, module_qualified_name)
-
-
-def _trace_fx(model: nn.Module, builder: Builder) -> Value:
-    try:
-        graph = _Tracer().trace(model)
-    except Exception as error:  # torch.fx runs the user's own forward: anything may be raised there
-        raise UnsupportedLayerError(
-            f"{type(model).__name__} cannot be traced by torch.fx ({type(error).__name__}: {error}); its forward must "
-            "not branch on values or shapes"
-        ) from error
-    env: dict[Any, Any] = {}
-    modules = dict(model.named_modules())
-    for node in graph.nodes:
-        if node.op == "placeholder":
-            if any(v == builder.input for v in env.values()):
-                if node.args:
-                    env[node] = node.args[0]
-                    continue
-                raise UnsupportedLayerError(f"the model takes a second input {node.target!r}; one tensor is supported")
-            env[node] = builder.input
-        elif node.op == "get_attr":
-            env[node] = _attribute(model, node.target)
-        elif node.op == "output":
-            (result,) = torch.fx.node.map_arg(node.args, env.__getitem__)
-            if not isinstance(result, Value):
-                raise UnsupportedLayerError(f"the model must return one tensor of logits, it returns {result!r}")
-            return result
-        else:
-            env[node] = _call(node, env, modules, builder)
-    raise UnsupportedLayerError("the model returns nothing")
-
-
-def _attribute(model: nn.Module, path: str) -> Any:
-    value: Any = model
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def _call(node: torch.fx.Node, env: dict[Any, Any], modules: dict[str, nn.Module], builder: Builder) -> Any:
-    args, kwargs = torch.fx.node.map_arg((node.args, dict(node.kwargs)), env.__getitem__)
-    args = tuple(args)
-    name = node.name
-    found: list[Value] = []
-    torch.fx.node.map_aggregate((args, kwargs), lambda v: found.append(v) if isinstance(v, Value) else None)
-    if not found:
-        return _evaluate(node, modules, args, kwargs)
-    if node.op == "call_module":
-        module = modules[str(node.target)]
-        out = _apply_module(builder, str(node.target), module, *args, **kwargs)
-        modifies = bool(getattr(module, "inplace", False))
-    else:
-        shape = _shape_query(node, args)
-        if shape is not None:
-            return shape
-        is_method = node.op == "call_method"
-        what = str(node.target) if is_method else getattr(node.target, "__name__", str(node.target))
-        handler = ops.METHODS.get(str(node.target)) if is_method else ops.FUNCTIONS.get(node.target)
-        if handler is None:
-            raise ops.unsupported(name, what)
-        try:
-            out = handler(builder, name, *args, **kwargs)
-        except (ops.Unsupported, TypeError) as error:
-            raise ops.unsupported(name, what, error) from None
-        modifies = (is_method and what.endswith("_")) or node.target in ops.MODIFYING or kwargs.get("inplace") is True
-    if modifies and isinstance(args[0], Value):  # every name of the modified tensor now means the result
-        for key, value in env.items():
-            if value == args[0]:
-                env[key] = out
-    return out
-
-
-def _evaluate(node: torch.fx.Node, modules: dict[str, nn.Module], args: tuple[Any, ...], kwargs: Any) -> Any:
-    """An operation on constants alone."""
-    if node.op == "call_module":
-        return modules[str(node.target)](*args, **kwargs)
-    if node.op == "call_method":
-        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-    return node.target(*args, **kwargs)  # type: ignore[operator]
-
-
-def _shape_query(node: torch.fx.Node, args: tuple[Any, ...]) -> Any:
-    """x.shape, x.size(), x.size(i), x.dim(): numbers, with BATCH for the batch size; None for other operations."""
-    if node.target is getattr and args[1] == "shape" or node.target == "size":
-        sizes = (BATCH, *args[0].known_shape)
-        return sizes[args[1]] if node.target == "size" and len(args) > 1 else sizes
-    if node.target == "dim" or (node.target is getattr and args[1] == "ndim"):
-        return 1 + len(args[0].known_shape)
-    return None
 
 
 def _finish(builder: Builder, output: Value) -> Network:

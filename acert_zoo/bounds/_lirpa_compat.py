@@ -46,7 +46,7 @@ def fill_gaps() -> list[str]:
         torch.onnx.symbolic_helper._set_opset_version = _set_opset_version  # type: ignore[attr-defined]
         filled.append("torch.onnx.symbolic_helper._set_opset_version")
     if not hasattr(torch._C.Node, "__getitem__"):
-        torch._C.Node.__getitem__ = lambda node, key: getattr(node, node.kindOf(key))(key)  # type: ignore[attr-defined]
+        torch._C.Node.__getitem__ = lambda node, key: getattr(node, node.kindOf(key))(key)  # type: ignore
         filled.append("torch._C.Node.__getitem__")
     return filled
 

@@ -72,9 +72,9 @@ class _Rearrange(nn.Module):
 
 def _layer(step: Step) -> nn.Module:
     if isinstance(step, Conv):
-        out, per_group, *kernel = step.weight.shape
+        out, per_group, height, width = step.weight.shape
         conv = nn.Conv2d(
-            per_group * step.groups, out, tuple(kernel), step.stride, step.padding, step.dilation, step.groups
+            per_group * step.groups, out, (height, width), step.stride, step.padding, step.dilation, step.groups
         )
         return _load(conv, step.weight, step.bias)
     if isinstance(step, Linear):

@@ -63,8 +63,9 @@ from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.network import Network, ReLU
 
-__all__ = ["RigorousCrown"]
+__all__ = ["CROWN_METHODS", "RigorousCrown", "rigorous_check"]
 
+CROWN_METHODS = ("crown-ibp", "crown", "alpha-crown")  # in order of cost
 _CHUNK_BYTES = 2**27  # for the coefficients of one value, all rows of a chunk
 
 
@@ -202,3 +203,8 @@ class RigorousCrown:
                     part, beta = rules.accumulate(pending[i], part, beta, boxes[i])
                 pending[i] = part
         return beta
+
+
+def rigorous_check(network: Network, method: str) -> RigorousCrown:
+    """The rigorous counterpart of a CROWN-family method; also what re-proves certificates of that method."""
+    return RigorousCrown(network, refine=method != "crown-ibp", iterations=40 if method == "alpha-crown" else 0)

@@ -25,12 +25,12 @@ from torch import Tensor
 from acert_zoo.bounds import _lirpa_compat
 from acert_zoo.bounds._lirpa_cost import crown_cost
 from acert_zoo.bounds._lirpa_module import LirpaModule
-from acert_zoo.bounds.crown_rigorous import RigorousCrown
+from acert_zoo.bounds.crown_rigorous import CROWN_METHODS, RigorousCrown, rigorous_check
 from acert_zoo.bounds.ibp import input_box
 from acert_zoo.errors import InvalidInputError, UnknownNameError, UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.network import Network
 
-METHODS = ("crown-ibp", "crown", "alpha-crown")  # in order of cost
+METHODS = CROWN_METHODS  # in order of cost
 DEFAULT_BUDGET = 120.0  # seconds an image, all methods together
 DEFAULT_MEMORY = 4 * 2**30  # bytes that one evaluation may take, as estimated
 RTOL = 1e-3  # relative width of the last bracket
@@ -293,11 +293,6 @@ def _climb(evaluate: Callable[[float], float], start: float) -> None:
             share = share if 0 < share < 1 else 0.5
             point = low + min(max(share * 0.98, 0.1), 0.9) * (high - low) if high > low * (1 + 4 * RTOL) else high
             point = 0.5 * (low + high) if not low < point < high else point
-
-
-def rigorous_check(network: Network, method: str) -> RigorousCrown:
-    """The rigorous counterpart of a CROWN-family method; also what re-proves certificates of that method."""
-    return RigorousCrown(network, refine=method != "crown-ibp", iterations=40 if method == "alpha-crown" else 0)
 
 
 class _Prover:
