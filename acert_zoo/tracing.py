@@ -23,7 +23,19 @@ from acert_zoo._trace_ops import Builder, Value
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.network import Linear, Network, Normalize, Step
 
-__all__ = ["prepare", "trace"]
+__all__ = ["NetworkModule", "prepare", "trace"]
+
+
+class NetworkModule(nn.Module):
+    """A `Network` as a torch module, in eval mode: raw pixels [N, C, H, W] in, logits [N, K] out."""
+
+    def __init__(self, network: Network, input_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.network, self.input_shape = network.detach(), tuple(input_shape)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
 
 
 def trace(model: nn.Module, input_shape: Sequence[int] | None = None) -> Network:
@@ -40,6 +52,8 @@ def trace(model: nn.Module, input_shape: Sequence[int] | None = None) -> Network
     if input_shape is None:
         input_shape = getattr(model, "input_shape", None)
     model = _unwrap(model)
+    if isinstance(model, NetworkModule):
+        return model.network
     if input_shape is None:
         input_shape = getattr(model, "input_shape", None)
     builder = Builder(input_shape)
@@ -50,7 +64,7 @@ def trace(model: nn.Module, input_shape: Sequence[int] | None = None) -> Network
         output = builder.input
         for name, layer in layers:
             output = apply_module(builder, name, layer, output)
-    return _finish(builder, output)
+    return finish(builder, output)
 
 
 def prepare(
@@ -123,7 +137,7 @@ def _flat_layers(module: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
     ]
 
 
-def _finish(builder: Builder, output: Value) -> Network:
+def finish(builder: Builder, output: Value) -> Network:
     """Drops steps that the output does not need; a network that ends otherwise than in Linear gets an identity head."""
     if output.index and not isinstance(builder.steps[output.index - 1], Linear) and output.shape is not None:
         if len(output.shape) != 1:

@@ -69,7 +69,7 @@ def read_model(model: str | None, onnx: Path | None) -> nn.Module:
         return load_model(model)
     from acert_zoo.onnx_io import load_onnx
 
-    return load_onnx(onnx)
+    return load_onnx(str(onnx))
 
 
 def read_inputs(
