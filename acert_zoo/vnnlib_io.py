@@ -140,4 +140,5 @@ class Property:
 def outward(value: Fraction, *, upward: bool) -> str:
     """The nearest decimal of 17 significant digits at or above (below) `value` >= 0, without an exponent."""
     context = Context(prec=DIGITS, rounding=ROUND_CEILING if upward else ROUND_FLOOR)
-    return format(context.divide(Decimal(value.numerator), Decimal(value.denominator)), "f")
+    text = format(context.divide(Decimal(value.numerator), Decimal(value.denominator)), "f")
+    return text if "." in text else f"{text}.0"  # VNN-LIB 2.0 takes "0" for an integer
