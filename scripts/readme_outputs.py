@@ -31,8 +31,8 @@ import click
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(
-    r"```(?P<language>console|python)\n(?P<code>.*?)```\n\n?"
-    r"<!-- output(?:: first (?P<lines>\d+) lines)? -->\n```text\n(?P<output>.*?)```",
+    r"```(?P<language>console|python)\n(?P<code>(?:(?!```).)*)```\n\n?"
+    r"<!-- output(?:: first (?P<lines>\d+) lines)? -->\n```text\n(?P<output>(?:(?!```).)*)```",
     re.DOTALL,
 )
 _SEPARATOR = "=== readme block ==="
@@ -87,7 +87,8 @@ def run_console(code: str, folder: Path) -> str:
 
 def run(command: list[str], folder: Path) -> str:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path}
+    outer = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    environment = {**outer, "PATH": path}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise click.ClickException(f"{command[-1]}\nended with {done.returncode}: {done.stderr.strip()[-2000:]}")
