@@ -112,11 +112,11 @@ def batch_norm(b, name, x, mean, var, gamma=None, beta=None, training=False, mom
 
 
 def _constant(x: Value, value: Any) -> Tensor:
-    """A number or tensor that varies along axis 1 only, as [C] or [1] (of the batched value's axes)."""
+    """A number or tensor that varies along axis 1 of the batched value only, as [C] ([1] where C is not known)."""
     t = value if isinstance(value, Tensor) else torch.tensor(float(value))
     t = t if t.is_floating_point() else t.float()
     if t.numel() == 1:
-        return t.reshape(1)
+        return t.reshape(1) if x.shape is None else t.reshape(1).repeat(x.shape[0])
     axes = 1 + len(x.known_shape)
     shape = (1,) * (axes - t.dim()) + tuple(t.shape)
     if len(shape) != axes or shape[1] != t.numel() or shape[1] != x.known_shape[0]:
@@ -132,7 +132,7 @@ def shift(b, name, x: Value, by: Any) -> Value:
 
 def scale(b, name, x: Value, by: Any) -> Value:
     """x * by, as a layer with one weight a channel."""
-    by = _constant(x, by).expand(x.known_shape[0])
+    by = _constant(x, by)
     if len(x.known_shape) == 1:
         return linear(b, name, x, torch.diag(by))
     if len(x.known_shape) == 3:

@@ -22,6 +22,7 @@ import logging
 import sys
 import types
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy
@@ -58,11 +59,18 @@ def _set_opset_version(version: int) -> None:
 
 
 @contextlib.contextmanager
-def quiet() -> Any:
-    """auto-LiRPA prints, and warns about deprecations in its own code: neither reaches the user's terminal."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
+def quiet() -> Iterator[None]:
+    """auto-LiRPA prints, logs, and warns about deprecations in its own code: none of it reaches the user's terminal.
+
+    Warnings are recorded and dropped: a filter would not do, as its import sets filters of its own.
+    """
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(record=True), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def load() -> Any:

@@ -70,6 +70,19 @@ class _Rearrange(nn.Module):
         return torch.cat(values, dim=self.step.dim)
 
 
+class _PerChannel(nn.Module):
+    """scale x + shift along axis 1, as a layer that auto-LiRPA takes for linear."""
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        n = len(scale)
+        self.images = _load(nn.Conv2d(n, n, 1, groups=n), scale.view(-1, 1, 1, 1), shift)
+        self.vectors = _load(nn.Linear(n, n), torch.diag(scale), shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.vectors(x) if x.dim() == 2 else self.images(x)
+
+
 def _layer(step: Step) -> nn.Module:
     if isinstance(step, Conv):
         out, per_group, height, width = step.weight.shape
@@ -84,8 +97,7 @@ def _layer(step: Step) -> nn.Module:
             scale, shift = step.scale_shift(step.mean, step.var)
         else:
             scale, shift = 1 / step.std, -step.mean / step.std
-        channels = len(scale)
-        return _load(nn.Conv2d(channels, channels, 1, groups=channels), scale.view(-1, 1, 1, 1), shift)
+        return _PerChannel(scale, shift)
     if isinstance(step, ReLU):
         return nn.ReLU()
     if isinstance(step, Flatten):

@@ -13,9 +13,10 @@ own rigorous backward pass (`crown_rigorous.py`) proves it too, perhaps a little
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,7 +98,7 @@ class LirpaBounds:
         others = others[others != labels.unsqueeze(1)].view(len(x), -1)
         identity = torch.eye(self.network.num_classes, dtype=self.dtype)
         rows = identity[labels].unsqueeze(1) - identity[others]
-        with _lirpa_compat.quiet(), torch.set_grad_enabled(method == "alpha-crown"):
+        with _lirpa_compat.quiet(), _default_dtype(self.dtype), torch.set_grad_enabled(method == "alpha-crown"):
             bounded = self._module(optimized=method == "alpha-crown")
             norm = self.library.PerturbationLpNorm(norm=math.inf, eps=sizes.max().item(), x_L=lower, x_U=upper)
             x = self.library.BoundedTensor((lower + upper) / 2, norm)
@@ -123,6 +124,17 @@ class LirpaBounds:
                 raise UnsupportedLayerError(f"auto-LiRPA cannot convert the network: {error}") from error
             self._bounded[optimized] = bounded
         return self._bounded[optimized]
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """auto-LiRPA makes its slopes in torch's default dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _inner_boxes(bounded: Any) -> dict[str, list[Tensor]]:
