@@ -47,6 +47,10 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Each benchmark runs by itself too (python benchmarks/NAME.py --help). Not on a busy machine: ratios are measured.
+bench: setup
+	@set -e; for file in $$(ls benchmarks/[a-z]*.py); do echo "== $$file"; $(BIN)/python $$file; done
+
 cards: setup
 	$(BIN)/python training/cards.py
 
