@@ -246,6 +246,8 @@ def _check_chunk(
             reasons.append(f"its image is not there: {error}")
         if max(line.label, line.prediction) >= prover.num_classes:
             reasons.append(f"the model has classes 0 to {prover.num_classes - 1} only")
+        elif image is not None and prover.input_shape and tuple(image.shape) != tuple(prover.input_shape):
+            reasons.append(f"its image has shape {tuple(image.shape)}, the model takes {tuple(prover.input_shape)}")
         elif image is not None:
             usable.append((number, line, image))
         reports[number] = LineReport(number, line.id, FAILED, tuple(reasons), line.radius)
