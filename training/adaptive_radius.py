@@ -2,13 +2,16 @@
 
 R(x, .) is continuous and non-increasing, so eps* is a root, bracketed by R(x, 0) (the margin of the clean pass) and
 R(x, eps_t). Training does not need it to many digits: a dozen whole-batch IBP evaluations would cost more than the rest
-of the step. Three things make it cheap:
+of the step. Four things make it cheap:
 
 1. misclassified samples cost nothing (eps* = 0), and finished samples leave the batch;
-2. the first evaluation is made at the root estimated for the same sample one epoch ago, which augmentation moves only a
-   little; that estimate is kept beyond eps_t, so that a sample robust at eps_t is confirmed by one evaluation there;
-3. every evaluation is followed by an interpolation through the bracket, so the returned radius is one order more exact
-   than the last point evaluated.
+2. the drop R(x, 0) - R(x, eps) is close to a power p of eps. So root = scale * R(x, 0)^(1/p), and the scale of a
+   sample, remembered from one epoch ago, predicts its root after augmentation and a change of its margin; a sample
+   seen for the first time takes the median scale of the batch;
+3. the first evaluation is made at that prediction, or at eps_t where the prediction lies beyond: one evaluation there
+   settles a sample that is robust at eps_t;
+4. every evaluation is followed by an interpolation, the root of the power law through the last two points, so the
+   returned radius is one order more exact than the last point evaluated.
 """
 
 from __future__ import annotations
@@ -21,13 +24,16 @@ from torch import Tensor
 from acert_zoo.bounds.ibp import robust_margin
 from acert_zoo.network import Network
 
+EXPONENT = 1.4  # of the drop, until a sample has two points (measured: 1.0 for small radii, up to 2 for large ones)
+EXPONENT_RANGE = (0.8, 4.0)
+
 
 class AdaptiveRadius(NamedTuple):
-    """`radius` [N]: eps*, in pixel units; `root` [N]: the root where it lies beyond eps_t too (extrapolated), NaN where
-    unknown; `evaluations`: IBP evaluations spent, summed over samples."""
+    """`radius` [N]: eps*, in pixel units. `scale` [N]: root / R(x, 0)^(1/EXPONENT), from the estimated root (beyond
+    eps_t where it lies there), NaN where unknown. `evaluations`: IBP evaluations spent, summed over samples."""
 
     radius: Tensor
-    root: Tensor
+    scale: Tensor
     evaluations: int
 
 
@@ -38,7 +44,7 @@ def adaptive_radius(
     labels: Tensor,
     clean_margin: Tensor,
     eps_t: float,
-    guess: Tensor | None = None,
+    scale: Tensor | None = None,
     *,
     evaluations: int = 2,
     tolerance: float = 0.05,
@@ -51,7 +57,7 @@ def adaptive_radius(
         images, labels: pixels [N, C, H, W] in [0, 1]; labels [N].
         clean_margin: R(x, 0) [N], from the train-mode logits of the clean pass.
         eps_t: the current upper end of the search.
-        guess: a first estimate of the root [N]; where it is NaN or not in (0, eps_t], the first point is eps_t.
+        scale: [N], what an earlier call returned for the same samples; NaN where unknown.
         evaluations: the most evaluations a sample may cost.
         tolerance: a sample is finished once its estimate is within this relative distance of an evaluated point.
         compact: whether finished samples leave the batch. By default on the CPU only: elsewhere finding out which ones
@@ -59,17 +65,20 @@ def adaptive_radius(
     """
     compact = images.device.type == "cpu" if compact is None else compact
     unknown = torch.full_like(clean_margin, torch.nan)
-    radius = torch.zeros_like(clean_margin)
+    radius, new_scale = torch.zeros_like(clean_margin), unknown
     if eps_t <= 0:
-        return AdaptiveRadius(radius, unknown if guess is None else guess, 0)
-    point = torch.full_like(clean_margin, eps_t)
-    if guess is not None:
+        return AdaptiveRadius(radius, unknown, 0)
+    margin = clean_margin.clamp(min=0)
+    unit = margin ** (1 / EXPONENT)
+    point = torch.full_like(margin, eps_t)
+    if scale is not None:
+        guess = torch.where(scale.isnan(), scale.nanmedian(), scale) * unit
         point = torch.where((guess > 0) & (guess < eps_t), guess, point)
-    root, alive = unknown, clean_margin >= 0
-    low, low_value = torch.zeros_like(point), clean_margin
-    high, high_value = point.new_full(point.shape, eps_t), unknown  # R(eps_t) is not known yet
+    alive = clean_margin >= 0
+    low, high = torch.zeros_like(point), torch.full_like(point, torch.inf)  # largest eps that passed, smallest failed
+    exponent, last_point, last_drop = torch.full_like(point, EXPONENT), point, torch.ones_like(point)
     spent = 0
-    for _ in range(evaluations):
+    for k in range(evaluations):
         if compact:
             chosen = torch.nonzero(alive).squeeze(1)
             if len(chosen) == 0:
@@ -81,15 +90,17 @@ def adaptive_radius(
             value = robust_margin(network, images, labels, point)
             spent += len(images)
         passed = value >= 0
-        # without a point that failed: extrapolation along the last chord; with one: false position
-        slope = (low_value - value) / (point - low).clamp(min=1e-12)
-        beyond = point + value / slope.clamp(min=1e-12)
-        low, low_value = torch.where(passed, point, low), torch.where(passed, value, low_value)
-        high, high_value = torch.where(passed, high, point), torch.where(passed, high_value, value)
-        chord = low + low_value * (high - low) / (low_value - high_value).clamp(min=1e-12)
-        estimate = torch.where(high_value.isnan(), beyond, chord)
-        capped = estimate.clamp(0.0, eps_t)
-        radius, root = torch.where(alive, capped, radius), torch.where(alive, estimate, root)
+        low, high = torch.where(passed, point, low), torch.where(passed, high, point)
+        drop = torch.maximum(margin - value, 1e-6 * margin + 1e-12)
+        if k > 0:
+            apart = (point / last_point).log()
+            measured = ((drop / last_drop).log() / apart).clamp(*EXPONENT_RANGE)
+            exponent = torch.where(apart.abs() > 0.02, measured, exponent)
+        root = point * (margin / drop) ** (1 / exponent)
+        root = torch.minimum(torch.maximum(root, low), high)
+        capped = root.clamp(max=eps_t)
+        radius = torch.where(alive, capped, radius)
+        new_scale = torch.where(alive & (unit > 0), root / unit, new_scale)
         alive = alive & ((capped - point).abs() > tolerance * point)
-        point = torch.where(alive, capped, point)
-    return AdaptiveRadius(radius, root, spent)
+        last_point, last_drop, point = point, drop, torch.where(alive, capped, point)
+    return AdaptiveRadius(radius, new_scale, spent)

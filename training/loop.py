@@ -1,7 +1,7 @@
 """The training loop: `Trainer.train_step` is one step of the method, `Trainer.train` repeats it until done or stopped.
 
-Nothing random is carried from step to step (see batches.py), so the state that is saved - weights, optimiser, last
-radii, step - is all that a resumed run needs to end with the same weights. The host does not wait for the device within
+Nothing random is carried from step to step (see batches.py), so the state that is saved - weights, optimiser, scales of
+the radius search, step - is all that a resumed run needs to end with the same weights. The host does not wait for the device within
 a step: metrics are summed and the loss is checked as tensors, which are looked at every CHECK_EVERY steps and before
 each save.
 """
@@ -91,8 +91,8 @@ class Trainer:
         if distributed.world_size() > 1:
             self.step_loss = nn.parallel.DistributedDataParallel(self.step_loss, broadcast_buffers=False)
         self.step, self.seconds, self.learning_rate = 0, 0.0, recipe.optimizer.lr
-        self.radii = torch.full((len(self.batches),), torch.nan, device=self.device)
-        self._new_radii = torch.full_like(self.radii, torch.nan)  # this rank's since the last merge
+        self.scales = torch.full((len(self.batches),), torch.nan, device=self.device)  # of the radius search
+        self._new_scales = torch.full_like(self.scales, torch.nan)  # this rank's since the last merge
         self._sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.device)
         self._failed_at = torch.full((), -1, dtype=torch.int64, device=self.device)  # first step without a finite loss
 
@@ -119,7 +119,7 @@ class Trainer:
             eps_t=fraction * settings.eps_max_value,
             before_ramp=self.step < round(settings.first_epochs * self.steps_per_epoch),
             ramping=fraction < 1,
-            guess=self.radii[index],
+            scale=self.scales[index],
             recipe=recipe,
             noise=lambda: self._noise(images),
         )
@@ -135,8 +135,8 @@ class Trainer:
             update_running_statistics(self.network, self.model, loss.clean)
             if self.average:
                 self.average.update(self.model, self.step + 1)
-            if loss.root is not None:
-                self._new_radii[index] = loss.root
+            if loss.scale is not None:
+                self._new_scales[index] = loss.scale
             self._record(loss, labels, norm)
         self.step += 1
         return loss
@@ -173,14 +173,14 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs, the same on all ranks; merges what the ranks learned since the last call."""
-        self._merge_radii()
+        self._merge_scales()
         sums = distributed.mean_over_ranks(self._sums)
         self._sums = sums.clone()
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "radii": self.radii,
+            "scales": self.scales,
             "step": self.step,
             "sums": dict(zip(METRICS, sums.tolist(), strict=True)),
             "seconds": self.seconds,
@@ -195,16 +195,17 @@ class Trainer:
         self.scheduler.load_state_dict(state["scheduler"])
         if self.average:
             self.average.model.load_state_dict(state.get("ema", state["model"]))
-        if state["radii"].shape != self.radii.shape:
-            raise RunError(f"the run has {len(state['radii'])} training images, the data set here {len(self.radii)}")
-        self.radii = state["radii"].to(self.device)
+        scales = state.get("scales", torch.full_like(self.scales, torch.nan))  # absent: learned anew within an epoch
+        if scales.shape != self.scales.shape:
+            raise RunError(f"the run has {len(scales)} training images, the data set here {len(self.scales)}")
+        self.scales = scales.to(self.device)
         self.step, self.seconds = state["step"], state["seconds"]
         sums = [state["sums"].get(key, 0.0) for key in METRICS]
         self._sums = torch.tensor(sums, dtype=torch.float64, device=self.device)
 
-    def _merge_radii(self) -> None:
-        self.radii = distributed.merge_newest(self.radii, self._new_radii)
-        self._new_radii.fill_(torch.nan)
+    def _merge_scales(self) -> None:
+        self.scales = distributed.merge_newest(self.scales, self._new_scales)
+        self._new_scales.fill_(torch.nan)
 
     def _end_epoch(self) -> dict[str, Any]:
         """Validates; the epoch's line of the log."""
@@ -220,7 +221,7 @@ class Trainer:
             **self.validation.measure(self.final_model),
         }
         self._sums.zero_()
-        self._merge_radii()
+        self._merge_scales()
         return row
 
     def train(

@@ -37,7 +37,7 @@ class Batch:
     eps_t: float  # current radius of the schedule
     before_ramp: bool  # the first epochs: the natural loss and the regularisers
     ramping: bool  # up to the end of the ramp, first epochs included: the regularisers and the clamp are on
-    guess: Tensor  # [N] last known roots of R(x, .), NaN where unknown
+    scale: Tensor  # [N] what the radius search has learned of each sample (adaptive_radius.py), NaN where unknown
     recipe: Recipe
     noise: Callable[[], Tensor]  # uniform random numbers in [0, 1), shaped like `images`
 
@@ -55,7 +55,7 @@ class Loss:
     robust: Tensor  # CE(z, y), for the log
     clean: CleanPass
     radius: Tensor  # [N] radius of each sample's bound pass (before the clamp)
-    root: Tensor | None = None  # [N] estimated roots of R(x, .), to be next epoch's guess; NaN: nothing new
+    scale: Tensor | None = None  # [N] what the radius search has learned, for the next epoch; NaN: nothing new
     evaluations: int = 0  # IBP evaluations of the radius search, summed over samples
 
 
@@ -85,7 +85,7 @@ def mixed_loss(
     radius: Tensor,
     *,
     margins: MarginBounds = ibp_margins,
-    root: Tensor | None = None,
+    scale: Tensor | None = None,
     evaluations: int = 0,
 ) -> Loss:
     """The loss of the module's docstring, with the margin bounds of `network` (folded, with gradient) over `box`."""
@@ -96,7 +96,7 @@ def mixed_loss(
     total = natural if batch.before_ramp else kappa * natural + (1 - kappa) * robust
     if batch.ramping:
         total = total + (1 - share) * warm_up_penalty(batch.recipe, network, box, preactivations)
-    return Loss(total, natural.detach(), robust.detach(), clean, radius, root, evaluations)
+    return Loss(total, natural.detach(), robust.detach(), clean, radius, scale, evaluations)
 
 
 def warm_up_penalty(recipe: Recipe, network: Network, box: Interval, preactivations: list[Ball]) -> Tensor:

@@ -32,7 +32,7 @@ def acert(batch: Batch) -> Loss:
         batch.labels,
         clean_margin(clean.logits.detach(), batch.labels),
         batch.eps_t,
-        batch.guess,
+        batch.scale,
         evaluations=settings.evaluations,
         tolerance=settings.tolerance,
     )
@@ -42,7 +42,7 @@ def acert(batch: Batch) -> Loss:
         network,
         eps_box(batch, search.radius),
         search.radius,
-        root=search.root,
+        scale=search.scale,
         evaluations=search.evaluations,
     )
 
