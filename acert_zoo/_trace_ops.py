@@ -132,7 +132,10 @@ def shift(b, name, x: Value, by: Any) -> Value:
 
 def scale(b, name, x: Value, by: Any) -> Value:
     """x * by, as a layer with one weight a channel."""
-    by = _constant(x, by)
+    return _scale(b, name, x, _constant(x, by).expand(x.known_shape[0]))
+
+
+def _scale(b, name, x: Value, by: Tensor) -> Value:
     if len(x.known_shape) == 1:
         return linear(b, name, x, torch.diag(by))
     if len(x.known_shape) == 3:
@@ -170,7 +173,7 @@ def div(b, name, x, y) -> Value:
     if not bool((y != 0).all()):
         raise Unsupported("division by zero")
     if bool((y < 0).any()):
-        return div(b, name, scale(b, name, x, torch.sign(y)), y.abs())
+        x, y = _scale(b, name, x, torch.sign(y)), y.abs()
     before = b.steps[x.index - 1] if x.index else None
     if isinstance(before, network.Normalize) and torch.equal(before.std, torch.ones_like(before.std)):
         mean, std = torch.broadcast_tensors(before.mean, y)
