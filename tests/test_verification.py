@@ -141,7 +141,7 @@ def test_other_weights(file: Path, images: Tensor) -> None:
 def test_a_header_that_claims_another_rounding_does_not_strengthen_lines(
     model: AcertModel, images: Tensor, tmp_path: Path
 ) -> None:
-    """Each line says its level; at `float32` the rigorous proofs are tried, and where they fail the line does not count."""
+    """Each line says its level; at `float32` the rigorous proofs are tried, or the line does not count."""
     path = tmp_path / "c.jsonl"
     certify(model, images, rounding="float32").save(path)
     honest = verify_file(path, model=model, images=images)
