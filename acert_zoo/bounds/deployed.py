@@ -61,9 +61,12 @@ LARGEST = 2.0**126  # nothing the program adds up may exceed it
 FLUSH = 2.0**-126  # the smallest normal float32: what flush-to-zero may lose
 
 
-def deployed_terms(n: int, constant: float, *, pooling: bool = False) -> Terms:
-    """Terms of a hidden affine step with inner length n; `constant` multiplies the float64 terms alone."""
-    real, q = real_sound_terms(n, constant), gamma(n + (3 if pooling else 2), U32)
+def deployed_terms(n: int, depth: int, constant: float, *, pooling: bool = False) -> Terms:
+    """Terms of a hidden affine step with inner length n; `constant` multiplies the float64 terms alone.
+
+    The program may sum in any order, so q depends on n; `depth` is that of our own evaluation.
+    """
+    real, q = real_sound_terms(depth, constant), gamma(n + (3 if pooling else 2), U32)
     return Terms(
         mid=real.mid + q,
         rad=real.rad + q,
@@ -97,8 +100,8 @@ def logit_error(h: Tensor, label: int, n: int) -> Tensor:
 class Float32Deployed(RealSound):
     """See the module's docstring."""
 
-    def terms(self, n: int, *, pooling: bool = False) -> Terms:
-        return deployed_terms(n, self.constant, pooling=pooling)
+    def terms(self, n: int, depth: int, *, pooling: bool = False) -> Terms:
+        return deployed_terms(n, depth, self.constant, pooling=pooling)
 
     def affine(self, step: AffineMap, x: Interval, alive: Tensor) -> Interval:
         alive &= fits(x, step.largest_sum, step.largest_bias)

@@ -77,7 +77,7 @@ def check_network(network: Network, level: str) -> None:
     Raises:
         UnsupportedLayerError: a step without a rule at this level (BatchNorm at float32-deployed: fold it first).
         UnsoundSettingError: a tensor that is not float32 on the CPU or not finite; std <= 0; a variance below 0; an
-            inner length n with (2n + 16) u >= 1, or n + 2 >= 2^23 at float32-deployed; subnormals at float32-deployed.
+            inner length n with (2n + 16) u >= 2^-27; at float32-deployed also n + 2 >= 2^23 and subnormals.
     """
     check_level(level)
     for index, step in enumerate(network.steps):
@@ -89,8 +89,8 @@ def check_network(network: Network, level: str) -> None:
                 f"{name}: BatchNorm has no rule at {DEPLOYED}; use a network with BatchNorm folded, or {REAL_SOUND}"
             )
         n = inner_length(step)
-        # 2^-20 is far stricter than the (2n + 16) u < 1 that g(2n + 16) needs, and every derivation may use it.
-        if (2 * n + 16) * U64 >= 2.0**-20 or (level == DEPLOYED and n + 2 >= 2**23):
+        # Stricter than the (2n + 16) u < 1 without which no bound exists: the derivations use g(n + 16) <= 2^-27.
+        if (2 * n + 16) * U64 >= 2.0**-27 or (level == DEPLOYED and n + 2 >= 2**23):
             raise UnsoundSettingError(f"{name}: {n} products per output are too many for the rounding bounds")
         for field in dataclasses.fields(step):
             value = getattr(step, field.name)

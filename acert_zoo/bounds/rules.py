@@ -1,11 +1,14 @@
 """The float64 rules of level `real-sound`: interval bounds that stay true in spite of their own rounding.
 
-Notation: u = 2^-53, g(k) = k u / (1 - k u), fl(.) = one float64 operation, |.| elementwise. A step with inner length n
-(products per output) uses k = c g(2n + 16) and tiny = c 2^-800, where c = 1 except in cascades.
+Notation: u = 2^-53, g(k) = k u / (1 - k u), fl(.) = one float64 operation, |.| elementwise. A step uses
+k = c g(L + 16) and tiny = c 2^-800; c = 1 except in cascades. L is the *depth* of our evaluation: the inner length n
+(products per output), or less where long sums are formed in blocks (`blocked.py`).
 
-**The standard bound** (Higham 2002, section 3.1): n products and a bias, summed in any order, with or without FMA,
-deviate from W m + b by at most g(n + 1)(|W||m| + |b|) + U, where U <= (2n + 1) 2^-1021 collects underflow,
-flush-to-zero included. It holds for inner products only, not for Winograd, FFT or Strassen kernels.
+**The standard bound** (Higham 2002, sections 3.1 and 4.2): products and a bias, summed in any order, with or without
+FMA, such that none passes through more than L + 1 roundings, deviate from W m + b by at most
+g(L + 1)(|W||m| + |b|) + U, where U <= (2n + 1) 2^-1021 collects underflow, flush-to-zero included. In an unblocked sum
+each of n products is rounded once and passes through at most n additions: L = n. The bound holds for inner products
+only, not for Winograd, FFT or Strassen kernels.
 
 **Affine rule.** Input box [lo, hi], finite. m = fl((lo + hi)/2): any m serves, since what counts is the radius about
 it. r0 = max(fl(hi - m), fl(m - lo)) >= 0; fl(a) = a/(1 + e), |e| <= u, so the true radius is rho <= r0 (1 + u). Then
@@ -13,26 +16,27 @@ it. r0 = max(fl(hi - m), fl(m - lo)) >= 0; fl(a) = a/(1 + e), |e| <= u, so the t
     lo' = fl(c - d),    hi' = fl(c + d)
 with t >= k|b| + tiny sum|W| per output, rounded up (so the radius is in effect r + tiny).
 Claim: W h + b lies in [lo', hi'] for every h in the box.
-*Proof.* k <= 2^-10 (2^-20 by the preconditions, times c <= 1024), so r >= rho + K(|m| + rho), K := k (1 - 2^-8) - 4u.
-Up to underflow fl(|W| r) >= (1 - g(n))|W| r, and (1 + k)(1 - g(n))(1 - u)^4 >= 1, hence
-    d (1 - u) >= |W| rho + K |W|(|m| + rho) + k (1 - 4u)|b| + [tiny sum|W| / 2 - U].
+*Proof.* g(L + 16) <= 2^-27 by the preconditions and k <= 2^-17. With (1 + 4u + k)(1 - u)^4 >= 1 + k - u and
+k (1 - u)^3 >= k - u, r >= rho + K(|m| + rho) for K := k - u >= g(L + 15). Up to underflow fl(|W| r) >= (1 - g(L))|W| r,
+and (1 + k)(1 - g(L))(1 - u)^4 >= 1 + 12u - k^2 - ... >= 1 for c = 1, all the more for larger c. Hence
+    d (1 - u) >= |W| rho + K |W|(|m| + rho) + K|b| + [tiny sum|W| / 2 - U].
 The bracket is >= 0: a row either is all zeros (then no product rounds and U = 0) or has some |w| >= 2^-149, and
 2^-950 > U for n < 2^60. (With tiny = 2^-1074, products of 2^-149 weights vanish and the bound is wrong.) On the other
-side, with S = |W||m| + |b|: fl(c - d) <= c - d + u(|c| + d), c <= W m + b + g(n + 1) S + U, and |c| <= 2 S + U.
-So lo' <= W m + b - |W| rho as soon as K and k(1 - 4u) are at least g(n + 4), which they are, as k >= g(2n + 16) and
-n >= 1; hi' likewise. QED
+side, with S = |W||m| + |b|: fl(c - d) <= c - d + u(|c| + d), c <= W m + b + g(L + 1) S + U, and |c| <= 2 S + U.
+So lo' <= W m + b - |W| rho as soon as K >= g(L + 4), which holds with room; hi' likewise. QED
 
-Inside the rule nothing is moved by nextafter: the slack between g(n + 4) and g(2n + 16) covers those roundings. Only
+Inside the rule nothing is moved by nextafter: the slack between g(L + 4) and g(L + 16) covers those roundings. Only
 the box, Normalize, Add and the centring of BatchNorm, which have no such slack, use `up` and `down`. Of k r and k d
 either one alone covers the rounding of |W| r; k|m| and k|b| are each needed.
+(k = g(2n + 16) would do too. The smaller constants keep the widening of trained networks below 1e-9 at eps = 1e-4.)
 
 **Widening.** An output interval exceeds the exact image of its input interval by at most
-6k(|W|(|m| + r) + |b|) + |W| 2^-798 at each end.
+6k(|W|(|m| + r) + |b|) + |W| 2^-798 at each end (in the last term |W| stands for the whole kernel, padding included).
 
 **Nesting** (cascades). If one input box lies in another, the outputs of the rule with c on the inner box lie within
 those with 5c on the outer one: with A = |W|(|m| + r) + |b|, monotone in the box since |m| + r = max(|lo|, |hi|), the
-inner rule widens by at most (2k + g(n + 4))(1 + small) A <= 3k A, the outer one by at least
-(5k - g(n + 4))(1 - small) A >= 4k A; tiny likewise. `up`, `down`, +, - and / are monotone.
+inner rule widens by at most (2k + g(L + 4))(1 + small) A <= 3k A, the outer one by at least
+(5k - g(L + 4))(1 - small) A >= 4k A; tiny likewise. `up`, `down`, +, - and / are monotone.
 """
 
 from __future__ import annotations
@@ -45,10 +49,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from acert_zoo.bounds.blocked import blocked_conv, blocked_linear
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.preconditions import U64, inner_length
 from acert_zoo.errors import UnsupportedLayerError
-from acert_zoo.network import Affine, AvgPool, BatchNorm, Linear, Normalize, Step
+from acert_zoo.network import Affine, AvgPool, BatchNorm, Conv, Linear, Normalize, Step
 
 _INF = torch.tensor(math.inf, dtype=torch.float64)
 TINY = 2.0**-800
@@ -81,9 +86,9 @@ class Terms:
     floor: float = 0.0  # added to every deviation (float32-deployed)
 
 
-def real_sound_terms(n: int, constant: float) -> Terms:
-    """Terms of an affine step with inner length n at `real-sound`."""
-    k = constant * gamma(2 * n + 16, U64)
+def real_sound_terms(depth: int, constant: float) -> Terms:
+    """Terms of an affine step of this depth at `real-sound`."""
+    k = constant * gamma(depth + 16, U64)
     return Terms(mid=k, rad=k, dev=k, bias=k, tiny=constant * TINY)
 
 
@@ -133,7 +138,7 @@ def center_radius(x: Interval, terms: Terms) -> tuple[Tensor, Tensor]:
 
 def slack(weight_sums: Tensor, bias: Tensor, terms: Terms) -> Tensor:
     """t of the affine rule, per output, from the row sums of |W|."""
-    # 2^-20 is far above the rounding of these operations (n u < 2^-21) and far below anything visible.
+    # 2^-20 is far above the rounding of these operations (n u < 2^-27) and far below anything visible.
     return (terms.bias * bias.abs() + terms.tiny * weight_sums) * (1 + 2.0**-20) + terms.floor
 
 
@@ -165,19 +170,19 @@ class RealSound:
     def __init__(self, constant: float = 1.0) -> None:
         self.constant = constant
 
-    def terms(self, n: int, *, pooling: bool = False) -> Terms:
-        """The constants of an affine step (or of an average over n values) other than the head."""
-        return real_sound_terms(n, self.constant)
+    def terms(self, n: int, depth: int, *, pooling: bool = False) -> Terms:
+        """The constants of a hidden affine step (or of an average over n values) that is evaluated with this depth."""
+        return real_sound_terms(depth, self.constant)
 
     def prepare(self, step: Step) -> AffineMap:
         """Everything the rule needs of an Affine, AvgPool or BatchNorm step (float64 tensors), computed once."""
         n = inner_length(step)
         if isinstance(step, AvgPool):  # W = 1/n in every place: n - 1 additions and one division, no bias
-            terms, one = self.terms(n, pooling=True), torch.ones(1, dtype=torch.float64)
+            terms, one = self.terms(n, n, pooling=True), torch.ones(1, dtype=torch.float64)
             return AffineMap(step, step, slack(one, 0 * one, terms), terms, float(n), 0.0)
-        terms = self.terms(n)
         if isinstance(step, BatchNorm):
-            # W = gamma / sqrt(var + epsilon) has up to three roundings of its own: K >= g(n + 7) = g(8) is needed.
+            terms = self.terms(n, n)
+            # W = gamma / sqrt(var + epsilon) has up to three roundings of its own: K >= g(L + 7) is needed.
             scale, bias = step.gamma / torch.sqrt(step.var + step.epsilon), step.beta
             t = slack(scale.abs(), bias, terms)
             return AffineMap(
@@ -189,17 +194,16 @@ class RealSound:
                 float(bias.abs().max()),
             )
         assert isinstance(step, Affine)
-        weight, bias = step.weight, step.bias
-        absolute = weight.abs()
-        sums = absolute.flatten(1).sum(1)
-        return AffineMap(
-            lambda m: step.map(m, weight, bias),
-            lambda r: step.map(r, absolute),
-            slack(sums, bias, terms),
-            terms,
-            float(sums.max()),
-            float(bias.abs().max()),
-        )
+        weight, bias, absolute = step.weight, step.bias, step.weight.abs()
+        sums, none = absolute.flatten(1).sum(1), torch.zeros_like(step.bias)
+        if isinstance(step, Conv):
+            center, depth = blocked_conv(step, weight, bias)
+            spread, _ = blocked_conv(step, absolute, none)
+        else:
+            center, depth = blocked_linear(weight, bias)
+            spread, _ = blocked_linear(absolute, none)
+        terms = self.terms(n, depth)
+        return AffineMap(center, spread, slack(sums, bias, terms), terms, float(sums.max()), float(bias.abs().max()))
 
     def affine(self, step: AffineMap, x: Interval, alive: Tensor) -> Interval:
         m, r = center_radius(x, step.terms)
@@ -230,7 +234,7 @@ def per_channel(t: Tensor, like: Tensor) -> Tensor:
 class Head:
     """The last layer: margins f_y - f_t through rows V_t = fl(W_y - W_t), biases fl(b_y - b_t), by the affine rule.
 
-    The relative error u of V_t and of the bias difference is one more rounding of each product: K >= g(n + 5) suffices.
+    The relative error u of V_t and of the bias difference is one more rounding of each product: K >= g(L + 5) suffices.
     (Differences of float32 numbers cannot underflow in float64.)
     """
 

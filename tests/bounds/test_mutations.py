@@ -94,7 +94,7 @@ def test_the_float32_overflow_guard(monkeypatch):
 @pytest.mark.parametrize("family", [programs.large_bias, programs.cancelling_weights])
 def test_the_rounding_of_hidden_layers(monkeypatch, family):
     assert programs.wrongly_certified(family()) == 0
-    monkeypatch.setattr(deployed, "deployed_terms", lambda n, c, pooling=False: rules.real_sound_terms(n, c))
+    monkeypatch.setattr(deployed, "deployed_terms", lambda n, depth, c, **_: rules.real_sound_terms(depth, c))
     assert programs.wrongly_certified(family()) > 0
 
 

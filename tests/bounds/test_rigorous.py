@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import acert_zoo
 from acert_zoo.architectures import CNN
-from acert_zoo.bounds import ibp, rules
+from acert_zoo.bounds import blocked, ibp, rules
 from acert_zoo.bounds.preconditions import U64, inner_length
 from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.errors import InvalidInputError, UnknownNameError
@@ -147,10 +147,12 @@ def within_the_law(step, x, out, index: int, image: exact.Box) -> None:
     absolute = exact.linear_image(
         np.stack([exact.integers(row) for row in weight.abs()]), exact.Box(*(exact.integers(largest),) * 2, 1, ())
     )[0]
-    sums = [sum(Fraction(v) for v in row) for row in weight.abs().tolist()]
+    # The absolute term counts the whole kernel, also where part of it lies on the padding.
+    kernel = step.weight.double().abs().flatten(1).sum(1) if isinstance(step, Affine) else torch.full((1,), float(n))
+    sums = kernel.repeat_interleave(len(weight) // len(kernel)).tolist()
     for i, (low, high) in enumerate(zip(out.lower[index].flatten(), out.upper[index].flatten(), strict=True)):
         scale = Fraction(int(absolute[i]), 1 << 2148) / divisor
-        allowed = 6 * k * (scale + abs(Fraction(bias[i].item()))) + sums[i] / divisor * Fraction(1, 2**798)
+        allowed = 6 * k * (scale + abs(Fraction(bias[i].item()))) + Fraction(sums[i]) / divisor * Fraction(1, 2**798)
         assert Fraction(int(image.lower[i]), image.den) - Fraction(low.item()) <= allowed, step.name
         assert Fraction(high.item()) - Fraction(int(image.upper[i]), image.den) <= allowed, step.name
 
@@ -242,14 +244,42 @@ def test_float64_convolutions_are_plain_inner_products():
         assert choice.name in ("Slow2d", "SlowDilated2d"), choice
 
 
+@pytest.mark.parametrize("n", [289, 432, 1000])
+def test_long_matrix_products_are_summed_in_blocks(n):
+    """Tighter constants, still sound, for lengths that are multiples of the block and that are not."""
+    rng = np.random.default_rng(n)
+    weight, m = torch.from_numpy(rng.normal(size=(4, n))), torch.from_numpy(rng.uniform(-1, 1, n))
+    step = cases.linear(weight, torch.from_numpy(rng.normal(size=4)))
+    for radius in (0.0, 1e-12, 0.1):
+        box = ibp.Interval(m.view(1, -1) - radius, m.view(1, -1) + radius)
+        assert cases.affine_violations([(step, box)]) == 0
+    terms = rules.RealSound().prepare(cases.in_float64(step)).terms
+    depth = blocked.BLOCK + -(-n // blocked.BLOCK)
+    assert terms.mid == rules.real_sound_terms(depth, 1.0).mid < rules.real_sound_terms(n, 1.0).mid
+
+
+def test_long_convolutions_are_summed_in_blocks():
+    rng = np.random.default_rng(0)
+    channels = 50  # of 3x3: blocks of 16, 16, 16 and 2
+    weight, bias = torch.from_numpy(rng.normal(size=(2, channels, 3, 3))), torch.from_numpy(rng.normal(size=2))
+    step = Conv(**ONE_STEP, weight=weight.float(), bias=bias.float(), padding=(1, 1), stride=(2, 2))
+    prepared = rules.RealSound().prepare(cases.in_float64(step))
+    assert prepared.terms.mid == rules.real_sound_terms(144 + 4, 1.0).mid
+    x = torch.from_numpy(rng.normal(size=(1, channels, 3, 3)))
+    for radius in (0.0, 1e-12, 0.1):
+        box = ibp.Interval(x - radius, x + radius)
+        out = rules.RealSound().affine(prepared, box, torch.ones(1, dtype=torch.bool))
+        assert exact.image_of(step, exact.box_of(box, 0)).contained(out.lower[0], out.upper[0])
+
+
 def small_cnn(seed: int = 0) -> Network:
     torch.manual_seed(seed)
     shape = {"input_shape": (3, 16, 16), "num_classes": 10, "mean": [0.49, 0.48, 0.45], "std": [0.25, 0.24, 0.26]}
     return trace(CNN(**shape, convs=[(8, 2), (16, 1), (16, 2)], hidden=64).eval()).detach()
 
 
-def growth_of_half_width(net: Network, images: torch.Tensor, labels: torch.Tensor, eps: float) -> torch.Tensor:
-    """(rounding-free margin - rigorous margin) / half-width of the margin's interval, per image."""
+def loss_half_margin(net: Network, images: torch.Tensor, labels: torch.Tensor, eps: float) -> tuple[torch.Tensor, ...]:
+    """Per image: how far the rigorous margin lies below plain float64's, the interval's half-width, the margin."""
     plain = net.to(torch.float64)
     hidden = ibp.propagate(plain, ibp.input_box(images.double(), eps))
     lower = ibp.margin_bounds(plain.head, hidden, labels)
@@ -257,27 +287,33 @@ def growth_of_half_width(net: Network, images: torch.Tensor, labels: torch.Tenso
     rows = (plain.head.weight[labels] - plain.head.weight[worst]).abs()
     half = (rows * (hidden.upper - hidden.lower)).sum(1) / 2
     margin = ibp.smallest_margin(lower, labels)
-    return (margin - RigorousNetwork(net).margins(images, labels, eps)) / half
+    return margin - RigorousNetwork(net).margins(images, labels, eps), half, margin
 
 
 @pytest.mark.parametrize("eps", [1e-4, 1 / 255, 8 / 255])
 def test_the_cost_of_rigour_on_a_small_cnn(eps):
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (8, 3, 16, 16)) / 255).float()
-    growth = growth_of_half_width(small_cnn(), images, torch.arange(8) % 10, eps)
+    loss, half, _ = loss_half_margin(small_cnn(), images, torch.arange(8) % 10, eps)
+    growth = loss / half
     assert float(growth.max()) <= 1e-9
     assert float(growth.min()) > 0  # strictly outside: the float64 evaluation itself rounds by far less
 
 
-def test_the_cost_of_rigour_on_the_bundled_networks():
+@pytest.mark.parametrize("eps", [1e-4, 2 / 255, 0.1])
+def test_the_cost_of_rigour_on_the_bundled_networks(eps):
+    """The half-width grows by at most 1e-9 of itself, or the loss is below 1e-12 of the margin.
+
+    The second case is that of very robust networks at tiny eps, whose intervals shrink to 1e-6 of the margin: 1e-9 of
+    that is next to the roundoff of the logits themselves, out of reach of any bound computed in float64.
+    """
     for name in acert_zoo.list_models():
         if acert_zoo.model_info(name).kind != "model":
             continue
         model = acert_zoo.load_model(name)
         images, labels = acert_zoo.sample_data(acert_zoo.model_info(name).dataset, n=16)
-        for eps in (1e-4, 2 / 255):
-            growth = growth_of_half_width(trace(model).detach(), images, labels, eps)
-            assert float(growth.max()) <= 1e-9, (name, eps)
+        loss, half, margin = loss_half_margin(trace(model).detach(), images, labels, eps)
+        assert bool(((loss <= 1e-9 * half) | (loss <= 1e-12 * (half + margin.abs()))).all()), (name, eps)
 
 
 def test_larger_constants_give_nested_bounds():
@@ -304,4 +340,4 @@ def test_terms_scale_with_the_constant():
         5 * v for v in (one.mid, one.rad, one.dev, one.bias, one.tiny)
     )
     assert one.tiny == 2.0**-800
-    assert Fraction(one.mid) >= Fraction(34 * U64) / (1 - Fraction(34 * U64))
+    assert Fraction(one.mid) >= Fraction(25 * U64) / (1 - Fraction(25 * U64))
