@@ -1,9 +1,9 @@
 """The training loop: `Trainer.train_step` is one step of the method, `Trainer.train` repeats it until done or stopped.
 
 Nothing random is carried from step to step (see batches.py), so the state that is saved - weights, optimiser, scales of
-the radius search, step - is all that a resumed run needs to end with the same weights. The host does not wait for the device within
-a step: metrics are summed and the loss is checked as tensors, which are looked at every CHECK_EVERY steps and before
-each save.
+the radius search, step - is all that a resumed run needs to end with the same weights. The host does not wait for the
+device within a step: metrics are summed and the loss is checked as tensors, which are looked at every CHECK_EVERY steps
+and before each save.
 """
 
 from __future__ import annotations
