@@ -108,7 +108,7 @@ def cnn7(
     second_stride: bool = False,
     batchnorm: bool = False,
 ) -> CNN:
-    """CNN-7 of Shi et al. 2021 and ACERT: conv w, w, 2w/s2, 2w, 2w; fc `hidden`; fc K. `second_stride`: Tiny ImageNet."""
+    """CNN-7 (Shi et al. 2021, ACERT): conv w, w, 2w/s2, 2w, 2w; fc `hidden`; fc K; `second_stride`: Tiny ImageNet."""
     convs = [(width, 1), (width, 1), (2 * width, 2), (2 * width, 1), (2 * width, 2 if second_stride else 1)]
     return CNN(
         input_shape=input_shape,

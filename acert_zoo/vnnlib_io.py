@@ -76,8 +76,8 @@ def export_vnnlib(
         write_atomically(file, prop.vnnlib1().encode())
         write_atomically(root / "vnnlib2" / file.name, prop.vnnlib2().encode())
         files.append(file)
-    for name, part in (("instances.csv", "vnnlib"), ("instances_v2.csv", "vnnlib2")):
-        rows = [f"{NETWORK},{part}/{file.name},{timeout}\n" for file in files]
+    for name, subfolder in (("instances.csv", "vnnlib"), ("instances_v2.csv", "vnnlib2")):
+        rows = [f"{NETWORK},{subfolder}/{file.name},{timeout}\n" for file in files]
         write_atomically(root / name, "".join(rows).encode())
     return files
 
