@@ -35,6 +35,7 @@ METHODS = CROWN_METHODS  # in order of cost
 DEFAULT_BUDGET = 120.0  # seconds an image, all methods together
 DEFAULT_MEMORY = 4 * 2**30  # bytes that one evaluation may take, as estimated
 RTOL = 1e-3  # relative width of the last bracket
+COARSE_RTOL = 5e-3  # of alpha-crown, whose evaluations take seconds
 SPEED = 4e9  # multiplications a second, to begin with; every evaluation teaches better
 CUSHION = 1e-7  # logit units to spare, so that another machine's slopes, a few roundings away, prove it too
 _LIRPA_NAMES = {"ibp": "IBP", "crown-ibp": "CROWN-IBP", "crown": "CROWN", "alpha-crown": "CROWN-Optimized"}
@@ -117,7 +118,8 @@ class LirpaBounds:
         """Optimised slopes stay in a BoundedModule, so alpha-crown has one of its own."""
         if optimized not in self._bounded:
             example = torch.zeros(1, *self.input_shape, dtype=self.dtype)
-            options = {"conv_mode": "patches", "optimize_bound_args": dict(_OPTIMIZE)}
+            # minimum_sparsity: 0.3 mixes up sparse and dense slopes where more than that share of a layer is open.
+            options = {"conv_mode": "patches", "minimum_sparsity": 1.0, "optimize_bound_args": dict(_OPTIMIZE)}
             try:
                 bounded = self.library.BoundedModule(self.module, example, bound_opts=options, device="cpu")
             except Exception as error:  # the library raises many kinds
@@ -226,7 +228,7 @@ def certified_radius_lirpa(
 
 
 class _Limit(Exception):
-    """A limit of time or memory is met; its text says which."""
+    """A limit of time or memory, or of auto-LiRPA, is met; its text says which."""
 
 
 class _ImageSearch:
@@ -245,7 +247,10 @@ class _ImageSearch:
         started = time.perf_counter()
         if started + self.speed.seconds(method, cost.multiplications) > self.deadline:
             raise _Limit(f"{method} would exceed the time budget at eps {eps:.3g}")
-        value = self.bounds.margins(self.image, self.label, eps, method).item()
+        try:
+            value = self.bounds.margins(self.image, self.label, eps, method).item()
+        except (RuntimeError, IndexError, AssertionError, MemoryError) as error:
+            raise _Limit(f"auto-LiRPA failed in {method} at eps {eps:.3g}: {str(error).splitlines()[:1]}") from error
         self.speed.learn(method, cost.multiplications, time.perf_counter() - started)
         best.evaluations += 1
         return value
@@ -261,7 +266,7 @@ class _ImageSearch:
             return value
 
         try:
-            _climb(evaluate, best.radius)
+            _climb(evaluate, best.radius, COARSE_RTOL if method == "alpha-crown" else RTOL)
         except _Limit as limit:
             best.note = str(limit)
         if not proved or max(proved) <= best.radius:
@@ -275,11 +280,11 @@ class _ImageSearch:
         best.radius, best.margin, best.method, best.rounding = radius, margin, method, rounding
 
 
-def _climb(evaluate: Callable[[float], float], start: float) -> None:
+def _climb(evaluate: Callable[[float], float], start: float, rtol: float = RTOL) -> None:
     """Evaluates at ever better points from `start`, a proved radius or 0; evaluate() keeps what it proves.
 
     Doubles while proved, halves (from above) while not; then narrows the bracket by the secant through its ends in
-    (eps, margin), kept off them, to the relative width RTOL. Nothing is concluded about points not evaluated.
+    (eps, margin), kept off them, to the relative width `rtol`. Nothing is concluded about points not evaluated.
     """
     low, low_value, high, high_value = start, math.nan, math.inf, math.nan
     point = 1.15 * start if start > 0 else 1e-3
@@ -298,12 +303,12 @@ def _climb(evaluate: Callable[[float], float], start: float) -> None:
             if high < 1e-7:
                 return
             point = high / 4
-        elif high <= low * (1 + RTOL):
+        elif high <= low * (1 + rtol):
             return
         else:
             share = low_value / (low_value - high_value)  # NaN where an end was not evaluated
             share = share if 0 < share < 1 else 0.5
-            point = low + min(max(share * 0.98, 0.1), 0.9) * (high - low) if high > low * (1 + 4 * RTOL) else high
+            point = low + min(max(share * 0.98, 0.1), 0.9) * (high - low) if high > low * (1 + 4 * rtol) else high
             point = 0.5 * (low + high) if not low < point < high else point
 
 

@@ -139,6 +139,15 @@ def test_tighter_methods_are_tighter_and_true(network: Network, batch: tuple[Ten
         assert bool((ladder[3] <= margins.double() + 1e-5).all())
 
 
+def test_one_call_leaves_nothing_behind_for_the_next(network: Network, batch: tuple[Tensor, Tensor]):
+    """From few open neurons to nearly all of them and back: auto-LiRPA keeps slopes and their places."""
+    bounds, fresh = LirpaBounds(network, SHAPE), LirpaBounds(network, SHAPE)
+    first = fresh.margins(*batch, 0.03, "alpha-crown")
+    for eps in (0.001, 0.3, 0.03):
+        last = bounds.margins(*batch, eps, "alpha-crown")
+    assert torch.allclose(last, first, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("method", ["crown-ibp", "crown"])
 def test_our_rigorous_bounds_are_auto_lirpas_to_rounding(network: Network, batch: tuple[Tensor, Tensor], method: str):
     theirs = LirpaBounds(network, SHAPE, torch.float64).margins(*batch, 0.02, method)
@@ -247,6 +256,16 @@ def test_limits_leave_the_best_radius_so_far(network: Network, batch: tuple[Tens
     assert torch.equal(short.radius, floor)
     assert short.method == ["ibp"] * 3
     assert all("time budget" in note for note in short.note)
+
+
+def test_a_failure_inside_auto_lirpa_leaves_the_best_radius_so_far(network, batch, floor, monkeypatch):
+    def margins(self, images, labels, eps, method):
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(LirpaBounds, "margins", margins)
+    result = certified_radius_lirpa(network, *batch, method="crown", floor=floor)
+    assert torch.equal(result.radius, floor)
+    assert all("auto-LiRPA failed in crown" in note and "shape mismatch" in note for note in result.note)
 
 
 def test_the_cost_grows_with_the_radius_and_the_method(network: Network, batch: tuple[Tensor, Tensor]):

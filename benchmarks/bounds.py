@@ -1,0 +1,152 @@
+"""Radii, time and memory of each bound: python benchmarks/bounds.py [--n 200] [--alpha-n 200] [--model NAME ...]
+
+For every bundled model (no cascades) and every method, the first N test images: each correct one starts from its IBP
+radius and gets the method's radius, on its own. Every (model, method) runs in a process of its own, so that its peak
+memory is its own. Finished images are kept in a state file: the same command goes on where it stopped. With --write
+the table in docs/bounds.md is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import click
+import torch
+
+import acert_zoo
+from acert_zoo import data
+from acert_zoo.bounds.crown_rigorous import CROWN_METHODS
+from acert_zoo.bounds.lirpa import certified_radius_lirpa
+from acert_zoo.errors import AcertZooError
+from acert_zoo.exact import parse_eps
+from acert_zoo.network import trace
+from acert_zoo.radius import certified_radius
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs" / "bounds.md"
+BEGIN, END = "<!-- begin: benchmarks/bounds.py -->", "<!-- end: benchmarks/bounds.py -->"
+EPS = {"cifar10": ("2/255", "8/255"), "mnist": ("0.1", "0.3"), "tinyimagenet": ("1/255",)}
+
+
+def test_images(dataset: str, n: int) -> tuple[torch.Tensor, torch.Tensor, str]:
+    """The first n test images as float32 pixels, their labels, and which set they are from."""
+    try:
+        images, labels = data.load_split(dataset, "test")
+        pixels = torch.from_numpy(images[:n].copy()).permute(0, 3, 1, 2).float() / 255
+        return pixels.contiguous(), torch.from_numpy(labels[:n].copy()).long(), "test set"
+    except AcertZooError:
+        return (*acert_zoo.sample_data(dataset, n=n), "bundled test images")
+
+
+def read_state(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def key(model: Any, method: str) -> dict[str, str]:
+    return {"model": f"{model.info.name}.v{model.info.version}", "weights": model.weights_sha256, "method": method}
+
+
+def run_one(name: str, method: str, n: int, state: Path) -> None:
+    """Certifies the images of one (model, method) that the state file does not hold yet."""
+    torch.set_num_threads(1)
+    model = acert_zoo.load_model(name)
+    images, labels, source = test_images(model.info.dataset, n)
+    this = key(model, method)
+    done = {row["image"] for row in read_state(state) if all(row[k] == v for k, v in this.items())}
+    network = trace(model).detach()
+    prediction = network(images).argmax(1)
+    for i in range(len(images)):
+        if i in done:
+            continue
+        x, y = images[i : i + 1], labels[i : i + 1]
+        row: dict[str, Any] = {**this, "image": i, "source": source, "correct": bool(prediction[i] == y)}
+        started = time.perf_counter()
+        radius = certified_radius(network, x, y).radius
+        row |= {"radius": radius.item(), "by": "ibp", "rounding": "real-sound", "note": ""}
+        if method != "ibp" and row["correct"]:
+            started = time.perf_counter()
+            found = certified_radius_lirpa(network, x, y, method=method, floor=radius)
+            row["note"] = found.note[0]
+            if found.method[0] != "ibp":
+                row |= {"radius": found.radius.item(), "by": found.method[0], "rounding": found.rounding[0]}
+        row["seconds"] = time.perf_counter() - started
+        row["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        with open(state, "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def table(state: Path) -> str:
+    """The results as Markdown; every row with its own n."""
+    rows = read_state(state)
+    lines = [
+        "| model | method | n | mean radius (pixel units of [0, 1]) | against IBP, same images | certified at | real-sound "
+        "| seconds per correct image | peak memory |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in acert_zoo.list_models():
+        info = acert_zoo.model_info(name)
+        if info.kind != "model":
+            continue
+        full = f"{info.name}.v{info.version}"
+        baseline = {r["image"]: r["radius"] for r in rows if r["model"] == full and r["method"] == "ibp"}
+        for method in ("ibp", *CROWN_METHODS):
+            own = [r for r in rows if r["model"] == full and r["method"] == method]
+            if not own:
+                continue
+            mean = sum(r["radius"] for r in own) / len(own)
+            ibp = sum(baseline[r["image"]] for r in own) / len(own)
+            certified = ", ".join(
+                f"{eps}: {100 * sum(r['radius'] >= float(parse_eps(eps)) for r in own) / len(own):.1f} %"
+                for eps in EPS[info.dataset]
+            )
+            improved = [r for r in own if r["by"] != "ibp"]
+            sound = f"{sum(r['rounding'] == 'real-sound' for r in own)} of {len(own)}"
+            correct = [r for r in own if r["correct"]]
+            seconds = sum(r["seconds"] for r in correct) / max(len(correct), 1)
+            peak = max(r["peak_mib"] for r in own)
+            gain = f"{100 * (mean / ibp - 1):+.1f} % ({len(improved)} of {len(correct)} larger)" if ibp else "-"
+            lines.append(
+                f"| {full} | {method} | {len(own)} | {mean:.5f} | {'' if method == 'ibp' else gain} | {certified} | "
+                f"{sound} | {seconds:.2f} | {peak:,.0f} MiB |"
+            )
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--model", "models", multiple=True, help="Only these models.")
+@click.option("--method", "methods", multiple=True, type=click.Choice(["ibp", *CROWN_METHODS]), help="Only these.")
+@click.option("--n", default=200, show_default=True, help="Test images.")
+@click.option("--alpha-n", default=200, show_default=True, help="Test images of alpha-crown.")
+@click.option("--state", type=click.Path(path_type=Path), default=ROOT / "benchmarks" / "bounds.jsonl")
+@click.option("--write", is_flag=True, help="Replace the table in docs/bounds.md.")
+@click.option("--one", is_flag=True, hidden=True)
+def main(models, methods, n, alpha_n, state, write, one) -> None:
+    methods = methods or ("ibp", *CROWN_METHODS)
+    if one:
+        run_one(models[0], methods[0], n, state)
+        return
+    for name in models or acert_zoo.list_models():
+        if acert_zoo.model_info(name).kind != "model":
+            continue
+        for method in methods:
+            count = alpha_n if method == "alpha-crown" else n
+            command = [sys.executable, __file__, "--one", "--model", name, "--method", method, "--n", str(count)]
+            subprocess.run([*command, "--state", str(state)], check=True)
+            click.echo(f"{name} {method}: done", err=True)
+    click.echo(table(state))
+    if write:
+        text = DOCS.read_text()
+        before, rest = text.split(BEGIN)
+        DOCS.write_text(f"{before}{BEGIN}\n{table(state)}\n{END}{rest.split(END)[1]}")
+
+
+if __name__ == "__main__":
+    main()
