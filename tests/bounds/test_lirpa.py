@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
 import subprocess
@@ -22,6 +23,8 @@ from acert_zoo.bounds.lirpa import METHODS, LirpaBounds, certified_radius_lirpa
 from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnknownNameError
 from acert_zoo.network import Network, trace
 from acert_zoo.radius import certified_radius
+from acert_zoo.verification import verify_file
+from tests.support_models import small_model
 
 SHAPE = (3, 8, 8)
 
@@ -301,6 +304,19 @@ def test_certify_records_method_and_rounding(batch: tuple[Tensor, Tensor]):
     assert bool((tight.radius >= interval.radius).all())
     assert set(tight.method) <= {"ibp", "crown-ibp"}
     assert set(tight.roundings) == {"real-sound"}
+
+
+def test_verify_proves_crown_radii_again_and_refuses_larger_ones(tmp_path):
+    model = small_model()
+    images = torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(5))
+    found = acert_zoo.certify(model, images, method="crown-ibp", out=tmp_path / "c.jsonl")
+    assert "crown-ibp" in found.method
+    report = verify_file(tmp_path / "c.jsonl", model=model, images=images)
+    assert report.ok
+    raised = dataclasses.replace(found, radius=found.radius * 1.01)
+    raised.save(tmp_path / "raised.jsonl")
+    report = verify_file(tmp_path / "raised.jsonl", model=model, images=images)
+    assert report.counts["failed"] > 0
 
 
 def test_crown_methods_on_an_image_of_a_bundled_model():
