@@ -64,7 +64,13 @@ def test_interrupted_it_keeps_what_it_has_and_the_same_command_continues(tmp_pat
     data = ("--data", "cifar10", "--data-root", tmp_path / "data")
     arguments = ("certify", "--model", tmp_path / "model", *data, "--batch-size", "2", "--out", out)
     process = subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        # a suite run in the background ignores SIGINT, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and not (out.exists() and out.read_bytes().count(b"\n") >= 10):
         time.sleep(0.01)
