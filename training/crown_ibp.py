@@ -16,7 +16,7 @@ from torch import Tensor
 
 from acert_zoo.bounds.ibp import Ball, Interval
 from acert_zoo.errors import UnsupportedLayerError
-from acert_zoo.network import Add, Conv, Flatten, Linear, Network, Normalize, ReLU
+from acert_zoo.network import Add, AvgPool, Conv, Flatten, Linear, Network, Normalize, ReLU
 
 
 def backward_margins(network: Network, box: Interval, labels: Tensor, preactivations: list[Ball]) -> Tensor:
@@ -49,6 +49,8 @@ def backward_margins(network: Network, box: Interval, labels: Tensor, preactivat
         elif isinstance(step, Conv):
             offset = offset + a.sum(dim=(3, 4)) @ step.bias
             a = _through_conv(a, step, shapes[step.inputs[0]])
+        elif isinstance(step, AvgPool):
+            a = _through_conv(a, _as_conv(step, a), shapes[step.inputs[0]])
         elif isinstance(step, Flatten):
             a = a.reshape(n, k, *shapes[step.inputs[0]])
         elif isinstance(step, Normalize):
@@ -80,6 +82,7 @@ def _through_relu(a: Tensor, ball: Ball) -> tuple[Tensor, Tensor]:
 
 
 def _through_conv(a: Tensor, step: Conv, shape: torch.Size) -> Tensor:
+    """The transposed convolution of the coefficients [N, K, C', H', W'], shaped like the input [N, K, C, H, W]."""
     n, k = a.shape[:2]
     out = a.shape[3:]
     padding = [
@@ -90,3 +93,17 @@ def _through_conv(a: Tensor, step: Conv, shape: torch.Size) -> Tensor:
         a.flatten(0, 1), step.weight, None, step.stride, step.padding, padding, step.groups, step.dilation
     )
     return back.view(n, k, *shape)
+
+
+def _as_conv(step: AvgPool, like: Tensor) -> Conv:
+    """Mean pooling of [N, K, C, H, W] as the convolution of each channel with 1 / (kh kw)."""
+    channels, (height, width) = like.shape[2], step.kernel_size
+    weight = like.new_full((channels, 1, height, width), 1 / (height * width))
+    return Conv(
+        inputs=step.inputs,
+        weight=weight,
+        bias=like.new_zeros(channels),
+        stride=step.stride,
+        padding=step.padding,
+        groups=channels,
+    )
