@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,7 +28,10 @@ from acert_zoo.errors import UnknownNameError
 from acert_zoo.network import Network
 
 DEFAULT_BATCH_SIZE = 64
-SEARCH_RTOL = 1e-3  # where float32 hands over to float64
+SETTLED = 1e-4  # float32 hands over to float64 when its next step would be this small, relatively
+FLOAT32_RESOLUTION = 1e-4
+PATIENCE = 3
+NEAR, AIM = 0.03, 0.4  # within this of the root (relatively), aim below it by this share of the tolerance
 PROOF_BATCH_SIZE = 16  # float64 convolutions are fastest while their columns fit the cache
 SMALLEST = 1e-30  # no radius below this is looked for
 GUESS, EXPONENT = 0.004, 1.2  # first guess r = GUESS * R0 and first exponent, until there is experience
@@ -54,30 +57,61 @@ class RadiusResult:
     proofs: int = 0
 
 
-@dataclass
-class Experience:
-    """What earlier images taught: log r is about a + b log R0, and the exponent near the root is about `exponent`."""
+class _Line:
+    """Running least squares y = a + b x, with a prior slope worth as much as one spread of 0.3 in x."""
 
-    sums: Tensor = field(default_factory=lambda: torch.zeros(6, dtype=torch.float64))
+    def __init__(self, slope: float, limits: tuple[float, float]) -> None:
+        self.prior, self.limits = slope, limits
+        self.sums = torch.zeros(5, dtype=torch.float64)
 
-    def learn(self, start: Tensor, radius: Tensor, exponent: Tensor) -> None:
-        good = (radius > 0) & (radius < 1) & (start > 0) & exponent.isfinite()
-        x, y, q = start[good].log(), radius[good].log(), exponent[good]
-        self.sums += torch.stack([torch.ones_like(x).sum(), x.sum(), y.sum(), (x * x).sum(), (x * y).sum(), q.sum()])
-
-    def guess(self, start: Tensor) -> Tensor:
-        n, sx, sy, sxx, sxy, _ = self.sums.tolist()
-        if n < 2:
-            return GUESS * start
-        variance = max(sxx / n - (sx / n) ** 2, 0.0)
-        # ridge towards r proportional to R0, which is what homogeneity suggests
-        slope = min(max((sxy / n - sx * sy / n**2 + 0.1) / (variance + 0.1), 0.2), 2.0)
-        return torch.exp((sy - slope * sx) / n + slope * start.log())
+    def learn(self, x: Tensor, y: Tensor) -> None:
+        self.sums += torch.stack([torch.ones_like(x).sum(), x.sum(), y.sum(), (x * x).sum(), (x * y).sum()])
 
     @property
-    def exponent(self) -> float:
-        n, q = self.sums[0].item(), self.sums[5].item()
-        return q / n if n else EXPONENT
+    def known(self) -> bool:
+        return bool(self.sums[0] >= 2)
+
+    @property
+    def slope(self) -> float:
+        n, sx, sy, sxx, sxy = self.sums.tolist()
+        slope = (sxy / n - sx * sy / n**2 + 0.1 * self.prior) / (max(sxx / n - (sx / n) ** 2, 0.0) + 0.1)
+        return min(max(slope, self.limits[0]), self.limits[1])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        n, sx, sy, _, _ = self.sums.tolist()
+        return sy / n + self.slope * (x - sx / n)
+
+
+class Experience:
+    """What earlier images of the same network taught, to begin the next search well.
+
+    The radius is about a power of R0; and the local exponent q of R0 - R grows with eps about like a power of eps,
+    whose exponent is `growth`: all images of a network share the layers that make their boxes grow.
+    """
+
+    def __init__(self) -> None:
+        self._radius = _Line(1.0, (0.2, 2.0))
+        self._exponent = _Line(0.0, (0.0, 40.0))
+
+    def learn(self, start: Tensor, radius: Tensor, exponent: Tensor) -> None:
+        good = (radius > SMALLEST) & (radius < 1) & (start > 0) & (exponent > 0) & exponent.isfinite()
+        self._radius.learn(start[good].log(), radius[good].log())
+        self._exponent.learn(radius[good].log(), exponent[good].log())
+
+    @property
+    def known(self) -> bool:
+        return self._radius.known
+
+    def guess(self, start: Tensor) -> tuple[Tensor, Tensor]:
+        """(first eps, exponent there) of images with R0 = start."""
+        if not self.known:
+            return GUESS * start, torch.full_like(start, EXPONENT)
+        radius = torch.exp(self._radius(start.log())).clamp(max=1.0)
+        return radius, torch.exp(self._exponent(radius.log()).clamp(-3, 7))
+
+    @property
+    def growth(self) -> float:
+        return self._exponent.slope if self.known else 0.0
 
 
 @dataclass
@@ -91,25 +125,38 @@ class Roots:
     evaluations: int = 0
 
 
-def find_roots(evaluate: Evaluate, start: Tensor, guess: Tensor, exponent: Tensor, rtol: float) -> Roots:
+def find_roots(
+    evaluate: Evaluate,
+    start: Tensor,
+    guess: Tensor,
+    exponent: Tensor,
+    rtol: float,
+    *,
+    growth: float = 0.0,
+    settle: float | None = None,
+    resolution: float = 1e-10,
+) -> Roots:
     """Brackets the root of every sample's R to the relative width `rtol`, from below.
 
     Args:
         evaluate: R at (indices, eps); NaN counts as failed.
         start: R0 > 0 [n].
         guess: first points [n]; exponent: first local exponents [n] of R0 - R against eps.
+        growth: how the exponent grows with eps: like eps ** growth, where nothing better is known.
+        settle: stop as soon as the next point would lie this close (relatively) to the last: enough for a guess.
+        resolution: points closer than this (relatively) say nothing about the slope, for rounding noise.
 
-    A sample is done when its bracket is narrow enough, or when the root estimated from its two last points is that
+    A sample is done when its bracket is narrow enough, or when the root estimated through its last points is that
     close above the largest eps that passed.
     """
     n = len(start)
     low, low_value = torch.zeros_like(start), start.clone()
     high = torch.full_like(start, math.inf)
     point = guess.double().clamp(SMALLEST, 1.0)
-    last_point, last_loss = torch.full_like(start, math.nan), torch.full_like(start, math.nan)
-    exponent = exponent.double().clone()
-    estimate = point.clone()
-    stale = torch.zeros(n, dtype=torch.int64)  # steps since the bracket last shrank a lot
+    estimate, inverse = point.clone(), 1 / exponent.double()
+    curve = _Curve(n, growth)
+    stale = torch.zeros(n, dtype=torch.int64)  # points in a row that brought the estimate no nearer
+    last_step = torch.full_like(start, math.inf)
     active = torch.arange(n)
     evaluations = 0
     while len(active):
@@ -117,34 +164,60 @@ def find_roots(evaluate: Evaluate, start: Tensor, guess: Tensor, exponent: Tenso
         value = evaluate(active, p)
         evaluations += len(active)
         passed = value > CUSHION * start[active]
-        width = torch.log(high[active] / low[active])
         low[active] = torch.where(passed, p, low[active])
         low_value[active] = torch.where(passed, value, low_value[active])
         high[active] = torch.where(passed, high[active], p)
-        # the secant in (log eps, log loss), where both points are usable
-        loss = start[active] - value
-        measured = torch.log(loss / last_loss[active]) / torch.log(p / last_point[active])
-        usable = measured.isfinite() & (measured > 0.2) & (measured < 50)
-        exponent[active] = q = torch.where(usable, measured, exponent[active])
-        last_point[active], last_loss[active] = p, loss
-        root = p * torch.exp(torch.log(start[active] / loss) / q)
         lo, hi = low[active], high[active]
+        known, inverse[active], step = curve.add(active, p, start[active], value, inverse[active], resolution)
+        root = p * torch.exp(step)
         # no usable model: bisect log eps, or walk up or down by a factor of 8 while one end is open
         middle = torch.where(lo > 0, torch.sqrt(lo * hi.clamp(max=1.0)), p * 0.125)
         middle = torch.where(hi.isinf(), torch.minimum(p * 8, torch.ones_like(p)), middle)
-        root = torch.where(root.isfinite() & (root > 0), root, middle)
-        estimate[active] = root
-        near = (root / p - 1).abs() < 0.03
-        target = torch.where(near, root * (1 - 0.4 * rtol), root).clamp(max=1.0)
-        shrunk = torch.log(hi / lo) < 0.5 * width
-        stale[active] = torch.where(shrunk, 0, stale[active] + 1)
+        estimate[active] = root = torch.where(root.isfinite() & (root > 0), root, middle)
+        target = torch.where(step.abs() < NEAR, root * (1 - AIM * rtol), root).clamp(max=1.0)
+        stale[active] = torch.where(step.abs() < 0.5 * last_step[active], 0, stale[active] + 1)
+        last_step[active] = step.abs()
         outside = (target <= lo) | (target >= hi) | ~target.isfinite()
-        target = torch.where(outside | ((stale[active] >= 3) & hi.isfinite()), middle, target)
-        point[active] = target.clamp(max=1.0)
-        close = (root <= lo * (1 + rtol)) & usable  # the model's word, at a point that passed
-        done = (hi <= lo * (1 + rtol)) | (lo >= 1.0) | (hi < SMALLEST) | (close & passed)
-        active = active[~done]
-    return Roots(low, low_value, estimate, exponent, evaluations)
+        point[active] = torch.where(outside | ((stale[active] >= PATIENCE) & hi.isfinite() & (lo > 0)), middle, target).clamp(max=1.0)
+        close = (root <= lo * (1 + rtol)) & known & passed  # the model's word, at a point that passed
+        if settle is not None:
+            close |= (step.abs() < settle) & known
+        active = active[~((hi <= lo * (1 + rtol)) | (lo >= 1.0) | (hi < SMALLEST) | close)]
+    return Roots(low, low_value, estimate, 1 / inverse, evaluations)
+
+
+class _Curve:
+    """The last three points of every sample in the coordinates h = log((R0 - R) / R0), z = log eps; the root is z(0).
+
+    z(h) is extrapolated by the parabola through three points where they agree about the slope, else by the line
+    through two, else along the slope known before, at first bent by the growth of the exponent.
+    """
+
+    def __init__(self, n: int, growth: float) -> None:
+        self.growth = growth
+        self.h, self.z = torch.full((2, n), math.nan, dtype=torch.float64), torch.full((2, n), math.nan).double()
+
+    def add(
+        self, index: Tensor, eps: Tensor, start: Tensor, value: Tensor, inverse: Tensor, resolution: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(whether a slope was measured, dz/dh at the root, z(0) - z) after R(eps) = value; `inverse`: dz/dh before."""
+        h, z = torch.log((start - value) / start), torch.log(eps)
+        (h1, h0), (z1, z0) = self.h[:, index], self.z[:, index]
+        apart = (z - z1).abs() > resolution
+        line, before = (z - z1) / (h - h1), (z1 - z0) / (h1 - h0)
+        measured = apart & line.isfinite() & (line > 0)
+        slope = torch.where(measured, line, inverse)
+        bend = (line - before) / (h - h0)
+        curved = measured & bend.isfinite() & (bend * h1).abs().lt(0.7 * line) & ((line + bend * (-h - h1)) > 0)
+        bent = torch.log1p(-h * slope * self.growth) / self.growth if self.growth > 0.01 else -h * slope
+        step = torch.where(z1.isnan() & bent.isfinite(), bent, -h * slope)
+        step = torch.where(curved, -h * (line - bend * h1), step)
+        slope = torch.where(curved, line - bend * (h + h1), slope)
+        keep = apart | z1.isnan()
+        for kept, new, last in ((self.h, h, h1), (self.z, z, z1)):
+            kept[1, index] = torch.where(keep, last, kept[1, index])
+            kept[0, index] = torch.where(keep, new, kept[0, index])
+        return measured | ~apart, slope, step
 
 
 class RadiusSearch:
@@ -191,26 +264,35 @@ class RadiusSearch:
             index = index.to(self.device)
             return robust_margin(self.network, x[index], y[index], eps.to(self.device)).double().cpu()
 
-        guess, exponent = self.experience.guess(start), torch.full_like(start, self.experience.exponent)
+        guess, exponent = self.experience.guess(start)
         # Equal logits leave nothing to scale the search by, and a float32 overflow nothing to search.
         usable = ((start > 0) & start.isfinite()).nonzero().squeeze(1)
         low, low_value, spent = torch.zeros_like(start), torch.zeros_like(start), 0
         if len(usable):
-            rtol = self.rtol if self.rigorous is None else SEARCH_RTOL
-            if self.experience.sums[0] < 2 and len(usable) > 16:  # a few pilots give the others a good first guess
+            settle = None if self.rigorous is None else SETTLED
+            if not self.experience.known and len(usable) > 16:  # a few pilots give the others a good first guess
                 pilots = usable[:8]
                 first = find_roots(
-                    lambda i, e: fast(pilots[i], e), start[pilots], guess[pilots], exponent[pilots], 0.01
+                    lambda i, e: fast(pilots[i], e), start[pilots], guess[pilots], exponent[pilots], 0.01, settle=0.05
                 )
-                self.experience.learn(start[pilots], first.low, first.exponent)
+                self.experience.learn(start[pilots], first.point, first.exponent)
                 spent += first.evaluations
-                guess, exponent = self.experience.guess(start), torch.full_like(start, self.experience.exponent)
+                guess, exponent = self.experience.guess(start)
                 guess[pilots], exponent[pilots] = first.point, first.exponent
-            roots = find_roots(lambda i, e: fast(usable[i], e), start[usable], guess[usable], exponent[usable], rtol)
+            roots = find_roots(
+                lambda i, e: fast(usable[i], e),
+                start[usable],
+                guess[usable],
+                exponent[usable],
+                self.rtol,
+                growth=self.experience.growth,
+                settle=settle,
+                resolution=FLOAT32_RESOLUTION,
+            )
             spent += roots.evaluations
             low[usable], low_value[usable] = roots.low, roots.low_value
             guess[usable], exponent[usable] = roots.point, roots.exponent
-            self.experience.learn(start[usable], roots.low, roots.exponent)
+            self.experience.learn(start[usable], roots.point, roots.exponent)
         if self.rigorous is None:
             return low, low_value, spent, 0
         low, low_value, proofs = self._prove(x.cpu(), y.cpu(), start, guess * (1 - 0.4 * self.rtol), exponent)
