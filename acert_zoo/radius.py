@@ -27,12 +27,12 @@ from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.errors import UnknownNameError
 from acert_zoo.network import Network
 
-DEFAULT_BATCH_SIZE = 64
+DEFAULT_BATCH_SIZE = 128
 SETTLED = 1e-4  # float32 hands over to float64 when its next step would be this small, relatively
 FLOAT32_RESOLUTION = 1e-4
 PATIENCE = 3
 NEAR, AIM = 0.03, 0.4  # within this of the root (relatively), aim below it by this share of the tolerance
-PROOF_BATCH_SIZE = 16  # float64 convolutions are fastest while their columns fit the cache
+PROOF_BATCH_SIZE = 32
 SMALLEST = 1e-30  # no radius below this is looked for
 GUESS, EXPONENT = 0.004, 1.2  # first guess r = GUESS * R0 and first exponent, until there is experience
 # A proof with less than this share of R0 to spare might fail when it is repeated with another order of summation.
@@ -178,7 +178,8 @@ def find_roots(
         stale[active] = torch.where(step.abs() < 0.5 * last_step[active], 0, stale[active] + 1)
         last_step[active] = step.abs()
         outside = (target <= lo) | (target >= hi) | ~target.isfinite()
-        point[active] = torch.where(outside | ((stale[active] >= PATIENCE) & hi.isfinite() & (lo > 0)), middle, target).clamp(max=1.0)
+        bisect = outside | ((stale[active] >= PATIENCE) & hi.isfinite() & (lo > 0))
+        point[active] = torch.where(bisect, middle, target).clamp(max=1.0)
         close = (root <= lo * (1 + rtol)) & known & passed  # the model's word, at a point that passed
         if settle is not None:
             close |= (step.abs() < settle) & known

@@ -8,7 +8,7 @@ Which order is used inside a block does not matter.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,19 +17,18 @@ from torch import Tensor
 from acert_zoo.network import Conv
 
 BLOCK = 144  # 16 channels of a 3x3 kernel
+_COLUMNS = 2**18  # numbers of an unfolded input that are multiplied at a time: 2 MiB, so that caches hold them
 
 
 def blocked_linear(weight: Tensor, bias: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
     """x -> W x + b, x of shape [N, n]; and its depth."""
-    outputs, n = weight.shape
+    n = weight.shape[1]
     if n < 2 * BLOCK:
         return (lambda x: F.linear(x, weight, bias)), n
-    padding = -n % BLOCK  # by zeros, whose products and sums are exact
-    blocks = F.pad(weight, (0, padding)).view(outputs, -1, BLOCK).permute(1, 2, 0).contiguous()
+    blocks = [block.t().contiguous() for block in weight.split(BLOCK, dim=1)]
 
     def apply(x: Tensor) -> Tensor:
-        x = F.pad(x, (0, padding)) if padding else x
-        return torch.bmm(x.reshape(len(x), -1, BLOCK).transpose(0, 1), blocks).sum(0).add_(bias)
+        return _sum_of_products(x.split(BLOCK, dim=1), blocks).add_(bias)
 
     return apply, BLOCK + len(blocks)
 
@@ -37,20 +36,65 @@ def blocked_linear(weight: Tensor, bias: Tensor) -> tuple[Callable[[Tensor], Ten
 def blocked_conv(step: Conv, weight: Tensor, bias: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
     """The convolution `step` with these weights, blocks being groups of input channels; and its depth.
 
-    float64 convolutions on the CPU unfold the input and multiply matrices (tests look at torch's choice).
+    The input is unfolded ([C kh kw, N L], one column for each output position) and multiplied by the weights as a
+    matrix, in blocks of its rows. Grouped convolutions go to torch, whose float64 convolutions on the CPU do the same
+    without blocks (tests look at torch's choice).
     """
-    n, (_, channels, *kernel) = weight[0].numel(), weight.shape
-    width = max(1, BLOCK // math.prod(kernel))
-    if n < 2 * BLOCK or step.groups > 1 or width >= channels:
+    outputs, channels, *kernel = weight.shape
+    n = channels * math.prod(kernel)
+    if step.groups > 1:
         return (lambda x: step.map(x, weight, bias)), n
-    starts = range(0, channels, width)
-    blocks = [weight[:, i : i + width].contiguous() for i in starts]
-    shift = bias.view(1, -1, 1, 1)
+    size = BLOCK // math.prod(kernel) * math.prod(kernel) or math.prod(kernel)
+    blocks = [block.contiguous() for block in weight.flatten(1).split(n if n < 2 * BLOCK else size, dim=1)]
+    shift = bias.unsqueeze(1)
 
     def apply(x: Tensor) -> Tensor:
-        out = step.map(x[:, :width], blocks[0])
-        for i, block in zip(starts[1:], blocks[1:], strict=True):
-            out += step.map(x[:, i : i + width], block)
-        return out.add_(shift)
+        columns_each = n * math.prod(_output_size(step, x))
+        parts = [product(part) for part in x.split(max(1, _COLUMNS // columns_each))]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    return apply, width * math.prod(kernel) + len(blocks)
+    def product(x: Tensor) -> Tensor:
+        columns = _unfold(step, x)
+        rows = columns.split(blocks[0].shape[1])
+        out = _sum_of_products(blocks, rows).add_(shift)
+        return out.view(outputs, len(x), *_output_size(step, x)).transpose(0, 1)
+
+    return apply, n if len(blocks) == 1 else size + len(blocks)
+
+
+def _sum_of_products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+    """The sum of the matrix products left_i right_i, the first block first."""
+    out = left[0] @ right[0]
+    for a, b in zip(left[1:], right[1:], strict=True):
+        out.addmm_(a, b)
+    return out
+
+
+def _output_size(step: Conv, x: Tensor) -> tuple[int, int]:
+    """(height, width) of the convolution's output."""
+    spans = zip(x.shape[2:], step.padding, step.dilation, step.weight.shape[2:], step.stride, strict=True)
+    height, width = (
+        (size + 2 * pad - dilation * (k - 1) - 1) // stride + 1 for size, pad, dilation, k, stride in spans
+    )
+    return height, width
+
+
+def _unfold(step: Conv, x: Tensor) -> Tensor:
+    """[C kh kw, N L]: what each weight of a kernel meets at each output position, zeros in the padding."""
+    (count, channels, height, width), (top, side) = x.shape, step.padding
+    padded = x.new_zeros(channels, count, height + 2 * top, width + 2 * side)
+    padded[:, :, top : top + height, side : side + width] = x.transpose(0, 1)
+    channel, image, row, column = padded.stride()
+    kernel, size = step.weight.shape[2:], _output_size(step, x)
+    windows = padded.as_strided(
+        (channels, *kernel, count, *size),
+        (
+            channel,
+            row * step.dilation[0],
+            column * step.dilation[1],
+            image,
+            row * step.stride[0],
+            column * step.stride[1],
+        ),
+    )
+    return windows.reshape(channels * math.prod(kernel), count * math.prod(size))
