@@ -31,7 +31,7 @@ DEFAULT_BATCH_SIZE = 128
 SETTLED = 1e-4  # float32 hands over to float64 when its next step would be this small, relatively
 FLOAT32_RESOLUTION = 1e-4
 PATIENCE = 3
-NEAR, AIM = 0.03, 0.4  # within this of the root (relatively), aim below it by this share of the tolerance
+NEAR, AIM = 0.03, 0.5  # within this of the root (relatively), aim below it by this share of the tolerance
 PROOF_BATCH_SIZE = 32
 SMALLEST = 1e-30  # no radius below this is looked for
 GUESS, EXPONENT = 0.004, 1.2  # first guess r = GUESS * R0 and first exponent, until there is experience
@@ -296,7 +296,7 @@ class RadiusSearch:
             self.experience.learn(start[usable], roots.point, roots.exponent)
         if self.rigorous is None:
             return low, low_value, spent, 0
-        low, low_value, proofs = self._prove(x.cpu(), y.cpu(), start, guess * (1 - 0.4 * self.rtol), exponent)
+        low, low_value, proofs = self._prove(x.cpu(), y.cpu(), start, guess * (1 - AIM * self.rtol), exponent)
         return low, low_value, spent + proofs, proofs
 
     def _prove(

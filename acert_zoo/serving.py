@@ -69,7 +69,6 @@ def predict_certified(
         UnsoundSettingError, UnsupportedLayerError: the guarantee cannot be given; see `RigorousNetwork`.
     """
     exact = parse_eps(eps)
-    check_eval_mode(model)
     images, _ = check_images(images, None, getattr(model, "input_shape", None))
     rigorous = _rigorous(model, rounding, images)
     label = model(images).argmax(1)
@@ -79,10 +78,20 @@ def predict_certified(
 
 
 def _rigorous(model: nn.Module, rounding: str, images: Tensor) -> RigorousNetwork:
-    tensors = (*model.parameters(), *model.buffers())
-    state = tuple((t.data_ptr(), t._version) for t in tensors)
+    state = _state(model)
     kept = _cache.setdefault(model, {})
     if rounding not in kept or kept[rounding][0] != state:
         shape = getattr(model, "input_shape", None) or tuple(images.shape[1:])
         kept[rounding] = (state, RigorousNetwork(trace(model, shape).detach(), rounding))
     return kept[rounding][1]
+
+
+def _state(model: nn.Module) -> list[tuple[int, int]]:
+    """What changes when a weight does; one walk over the modules, which are also checked to be in eval mode."""
+    state = []
+    for module in model.modules():
+        if module.training:
+            check_eval_mode(model)
+        for tensors in (module._parameters, module._buffers):
+            state += [(t.data_ptr(), t._version) for t in tensors.values() if t is not None]
+    return state

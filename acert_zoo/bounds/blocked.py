@@ -16,6 +16,7 @@ from torch import Tensor
 
 from acert_zoo.network import Conv
 
+_FEW = 4  # images
 BLOCK = 144  # 16 channels of a 3x3 kernel
 _COLUMNS = 2**18  # numbers of an unfolded input that are multiplied at a time: 2 MiB, so that caches hold them
 
@@ -25,10 +26,22 @@ def blocked_linear(weight: Tensor, bias: Tensor) -> tuple[Callable[[Tensor], Ten
     n = weight.shape[1]
     if n < 2 * BLOCK:
         return (lambda x: F.linear(x, weight, bias)), n
-    blocks = [block.t().contiguous() for block in weight.split(BLOCK, dim=1)]
+    columns = weight.t().contiguous()
+    blocks = columns.split(BLOCK)
+
+    def few(x: Tensor) -> Tensor:
+        """Reading the weights takes the time, and most inputs are exact zeros (inactive ReLUs), which add nothing.
+
+        What is left is filled up to whole blocks by zeros, times some row of the weights.
+        """
+        index = (x != 0).any(0).nonzero().squeeze(1)
+        padding = -len(index) % BLOCK
+        left = F.pad(x.index_select(1, index), (0, padding)).view(len(x), -1, BLOCK).transpose(0, 1)
+        right = columns.index_select(0, F.pad(index, (0, padding)))
+        return torch.bmm(left, right.view(-1, BLOCK, len(bias))).sum(0).add_(bias)
 
     def apply(x: Tensor) -> Tensor:
-        return _sum_of_products(x.split(BLOCK, dim=1), blocks).add_(bias)
+        return few(x) if len(x) <= _FEW else _sum_of_products(x.split(BLOCK, dim=1), blocks).add_(bias)
 
     return apply, BLOCK + len(blocks)
 
@@ -44,22 +57,23 @@ def blocked_conv(step: Conv, weight: Tensor, bias: Tensor) -> tuple[Callable[[Te
     n = channels * math.prod(kernel)
     if step.groups > 1:
         return (lambda x: step.map(x, weight, bias)), n
-    size = BLOCK // math.prod(kernel) * math.prod(kernel) or math.prod(kernel)
-    blocks = [block.contiguous() for block in weight.flatten(1).split(n if n < 2 * BLOCK else size, dim=1)]
+    width = BLOCK // math.prod(kernel) * math.prod(kernel) or math.prod(kernel)
+    blocks = [block.contiguous() for block in weight.flatten(1).split(n if n < 2 * BLOCK else width, dim=1)]
     shift = bias.unsqueeze(1)
 
     def apply(x: Tensor) -> Tensor:
-        columns_each = n * math.prod(_output_size(step, x))
-        parts = [product(part) for part in x.split(max(1, _COLUMNS // columns_each))]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        size = _output_size(step, x)
+        count = max(1, _COLUMNS // (n * math.prod(size)))
+        if count >= len(x):
+            return product(x, size)
+        return torch.cat([product(part, size) for part in x.split(count)])
 
-    def product(x: Tensor) -> Tensor:
-        columns = _unfold(step, x)
-        rows = columns.split(blocks[0].shape[1])
-        out = _sum_of_products(blocks, rows).add_(shift)
-        return out.view(outputs, len(x), *_output_size(step, x)).transpose(0, 1)
+    def product(x: Tensor, size: tuple[int, int]) -> Tensor:
+        columns = _unfold(step, x, size)
+        rows = [columns] if len(blocks) == 1 else columns.split(blocks[0].shape[1])
+        return _sum_of_products(blocks, rows).add_(shift).view(outputs, len(x), *size).transpose(0, 1)
 
-    return apply, n if len(blocks) == 1 else size + len(blocks)
+    return apply, n if len(blocks) == 1 else width + len(blocks)
 
 
 def _sum_of_products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
@@ -79,13 +93,13 @@ def _output_size(step: Conv, x: Tensor) -> tuple[int, int]:
     return height, width
 
 
-def _unfold(step: Conv, x: Tensor) -> Tensor:
+def _unfold(step: Conv, x: Tensor, size: tuple[int, int]) -> Tensor:
     """[C kh kw, N L]: what each weight of a kernel meets at each output position, zeros in the padding."""
     (count, channels, height, width), (top, side) = x.shape, step.padding
     padded = x.new_zeros(channels, count, height + 2 * top, width + 2 * side)
     padded[:, :, top : top + height, side : side + width] = x.transpose(0, 1)
     channel, image, row, column = padded.stride()
-    kernel, size = step.weight.shape[2:], _output_size(step, x)
+    kernel = step.weight.shape[2:]
     windows = padded.as_strided(
         (channels, *kernel, count, *size),
         (
