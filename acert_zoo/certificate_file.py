@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from acert_zoo._json import parse_json
 from acert_zoo.errors import CertificateFileError
 from acert_zoo.exact import shortest_down
 
@@ -230,7 +231,7 @@ def _decode(row: bytes) -> tuple[dict[str, Any], bool]:
         raise _Invalid(f"longer than {MAX_LINE} bytes")
     suffix = _SUFFIX.fullmatch(row[-_SUFFIX_LENGTH:])
     try:
-        values = json.loads(
+        values = parse_json(
             row.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_float, object_pairs_hook=_distinct
         )
     except RecursionError:

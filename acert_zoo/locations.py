@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from acert_zoo import _download, registry, weights
+from acert_zoo._json import parse_json
 from acert_zoo.errors import InvalidInputError, UnknownNameError, WeightsError
 from acert_zoo.records import ModelInfo
 
@@ -156,7 +157,7 @@ def read_config(path: Path, source: str) -> ModelInfo:
 def parse_config(text: str, source: str, *, digest_needed: bool = True) -> ModelInfo:
     """`read_config` of a text; `source` names it in errors."""
     try:
-        document = json.loads(text)
+        document = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{source}: {CONFIG_NAME} is not JSON ({error})") from None
     if not isinstance(document, dict) or document.pop("format", None) != CONFIG_FORMAT:

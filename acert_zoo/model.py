@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from acert_zoo import locations, registry, weights
 from acert_zoo._blank import blank_network, check_tensors
 from acert_zoo._files import write_atomically
+from acert_zoo._json import parse_json
 from acert_zoo.errors import (
     InvalidInputError,
     MissingDependencyError,
@@ -247,7 +248,7 @@ def _assemble_cascade(located: locations.Located, options: Mapping[str, Any]) ->
 
     source = str(located.path)
     try:
-        document = json.loads(located.content)
+        document = parse_json(located.content.decode("utf-8"))
         if document["schema_version"] != 1:
             raise ValueError("its schema_version is not known")
         named = [(str(m["name"]), str(m["sha256"])) for m in document["members"]]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acert_zoo._files import write_atomically
+from acert_zoo._json import parse_json
 from acert_zoo.errors import InvalidInputError, WeightsError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def read_header(content: bytes, name: str) -> dict[str, Any]:
     if len(content) < 10 or length > min(len(content) - 8, _MAX_HEADER):
         raise WeightsError(f"{name} is not a safetensors file: its header claims {length:,} of {len(content):,} bytes")
     try:
-        header = json.loads(content[8 : 8 + length].decode())
+        header = parse_json(content[8 : 8 + length].decode())
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{name} is not a safetensors file: its header is not JSON ({error})") from None
     if not isinstance(header, dict):

@@ -81,7 +81,7 @@ def load() -> Any:
     """
     if importlib.util.find_spec("auto_LiRPA") is None:
         raise MissingDependencyError(f"CROWN bounds need auto-LiRPA; install it with: {INSTALL}")
-    handlers = list(logging.getLogger().handlers)
+    handlers, recursion_limit = list(logging.getLogger().handlers), sys.getrecursionlimit()
     with quiet():
         fill_gaps()
         try:
@@ -92,6 +92,7 @@ def load() -> Any:
             ) from error
         finally:
             logging.getLogger().handlers[:] = handlers
+            sys.setrecursionlimit(recursion_limit)  # its import raises it to a million, for every user of the process
         _accept_remove_duplicate(module.BoundedModule)
         _let_slopes_move()
     return module

@@ -57,10 +57,11 @@ def run_python(code: str) -> str:
 
 def test_the_import_is_quiet_and_leaves_logging_and_warnings_alone():
     code = (
-        "import logging, warnings, torch.onnx; before = list(warnings.filters);"
+        "import logging, sys, warnings, torch.onnx; before = list(warnings.filters); limit = sys.getrecursionlimit();"
         "from acert_zoo.bounds import _lirpa_compat; _lirpa_compat.load();"
         "assert logging.getLogger().handlers == [];"
         "assert warnings.filters == before;"
+        "assert sys.getrecursionlimit() == limit;"
         "print(_lirpa_compat.fill_gaps())"
     )
     assert run_python(code) == "[]"  # the second call finds nothing missing
