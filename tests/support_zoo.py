@@ -56,7 +56,7 @@ def make_run(folder: Path, seed: int = 0, *, epochs_done: int | None = None, **r
     (folder / "recipe.json").write_text(json.dumps(settings.to_dict()))
     steps = 3 * (settings.epochs if epochs_done is None else epochs_done)  # 30 images, batches of 10
     model = random_network(settings, seed)
-    state = {"model": model.state_dict(), "step": steps, "radii": torch.zeros(30), "seconds": 4321.0}
+    state = {"model": model.state_dict(), "step": steps, "scales": torch.zeros(30), "seconds": 4321.0}
     torch.save(state, folder / "last.pt")
     return folder
 

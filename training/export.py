@@ -49,7 +49,7 @@ def read_run(run: Path) -> tuple[Recipe, dict[str, Any]]:
         raise InvalidInputError(f"{run} is not the folder of a training run: {error.filename} is missing") from None
     except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
         raise InvalidInputError(f"{run / 'last.pt'} cannot be read: {str(error)[:200]}") from error
-    if not isinstance(state, dict) or not {"model", "step", "radii"} <= state.keys():
+    if not isinstance(state, dict) or not {"model", "step"} <= state.keys() or not {"scales", "radii"} & state.keys():
         raise InvalidInputError(f"{run / 'last.pt'} holds no training state")
     return recipe, state
 
@@ -141,7 +141,8 @@ def recipe_digest(recipe: Recipe) -> str:
 
 def epochs_done(recipe: Recipe, state: Mapping[str, Any]) -> int:
     """Whole epochs that the saved state has behind it (a log may run ahead of it after a kill)."""
-    steps_per_epoch = len(state["radii"]) // recipe.batch_size
+    per_image = state["scales"] if "scales" in state else state["radii"]  # radii: runs begun before 0.1.0
+    steps_per_epoch = len(per_image) // recipe.batch_size
     return int(state["step"]) // max(steps_per_epoch, 1)
 
 

@@ -19,6 +19,7 @@ from acert_zoo.network import trace
 from tests.support_training import tiny_recipe, write_dataset
 from training import loop, objectives
 from training.batches import pixels
+from training.export import epochs_done, read_run
 from training.loop import Trainer, build_model
 from training.run_folder import RunError, RunFolder
 from training.validation import Validation
@@ -83,6 +84,15 @@ def test_the_log_has_what_it_promises(root: str, tmp_path: Path) -> None:
     assert rows[-1]["loss"] == pytest.approx(
         recipe.kappa * rows[-1]["natural_loss"] + (1 - recipe.kappa) * rows[-1]["robust_loss"], rel=1e-5
     )
+
+
+def test_export_reads_the_state(root: str, tmp_path: Path) -> None:
+    recipe = tiny_recipe(epochs=2)
+    folder = RunFolder.create(tmp_path / "run", recipe)
+    Trainer(recipe, root).train(folder)
+    stored, state = read_run(folder.path)
+    assert stored == recipe
+    assert epochs_done(recipe, state) == 2
 
 
 def test_duplicated_and_torn_lines_are_dropped(tmp_path: Path) -> None:
