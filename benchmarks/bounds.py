@@ -1,14 +1,16 @@
 """Radii, time and memory of each bound: python benchmarks/bounds.py [--n 20] [--alpha-n 5] [--model NAME ...]
+                                                                     [--budget 120] [--minutes 60]
 
 For every bundled model (no cascades) and every method, the first N test images: each correct one starts from its IBP
 radius and gets the method's radius, on its own. Every (model, method) runs in a process of its own, so that its peak
-memory is its own. Finished images are kept in a state file: the same command goes on where it stopped. With --write
-the table in docs/bounds.md is replaced.
+memory is its own. Finished images are kept in a state file: the same command goes on where it stopped, or was
+killed, or where --minutes were over. With --write the table in docs/bounds.md is replaced.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -33,6 +35,7 @@ from acert_zoo.radius import certified_radius
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs" / "bounds.md"
 BEGIN, END = "<!-- begin: benchmarks/bounds.py -->", "<!-- end: benchmarks/bounds.py -->"
+STOPPED = 3  # exit status of a row that time was over for
 EPS = {"cifar10": ("2/255", "8/255"), "mnist": ("0.1", "0.3"), "tinyimagenet": ("1/255",)}
 
 
@@ -47,15 +50,30 @@ def test_images(dataset: str, n: int) -> tuple[torch.Tensor, torch.Tensor, str]:
 
 
 def read_state(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The finished images; a line that a killed run left torn is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """One more line, on a line of its own whatever stands before it."""
+    torn = path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
+    with open(path, "a") as file:
+        file.write("\n" * torn + json.dumps(row) + "\n")
 
 
 def key(model: Any, method: str) -> dict[str, str]:
     return {"model": f"{model.info.name}.v{model.info.version}", "weights": model.weights_sha256, "method": method}
 
 
-def run_one(name: str, method: str, n: int, state: Path) -> None:
-    """Certifies the images of one (model, method) that the state file does not hold yet."""
+def run_one(name: str, method: str, n: int, state: Path, budget: float, minutes: float) -> bool:
+    """Certifies the images of one (model, method) that the state file does not hold yet; whether all are done."""
+    began = time.monotonic()
     torch.set_num_threads(1)
     model = acert_zoo.load_model(name)
     images, labels, source = test_images(model.info.dataset, n)
@@ -66,6 +84,8 @@ def run_one(name: str, method: str, n: int, state: Path) -> None:
     for i in range(len(images)):
         if i in done:
             continue
+        if (time.monotonic() - began) / 60 > minutes:
+            return False
         x, y = images[i : i + 1], labels[i : i + 1]
         row: dict[str, Any] = {**this, "image": i, "source": source, "correct": bool(prediction[i] == y)}
         started = time.perf_counter()
@@ -73,14 +93,14 @@ def run_one(name: str, method: str, n: int, state: Path) -> None:
         row |= {"radius": radius.item(), "by": "ibp", "rounding": "real-sound", "note": ""}
         if method != "ibp" and row["correct"]:
             started = time.perf_counter()
-            found = certified_radius_lirpa(network, x, y, method=method, floor=radius)
+            found = certified_radius_lirpa(network, x, y, method=method, floor=radius, budget=budget)
             row["note"] = found.note[0]
             if found.method[0] != "ibp":
                 row |= {"radius": found.radius.item(), "by": found.method[0], "rounding": found.rounding[0]}
         row["seconds"] = time.perf_counter() - started
         row["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        with open(state, "a") as file:
-            file.write(json.dumps(row) + "\n")
+        append(state, row)
+    return True
 
 
 def table(state: Path) -> str:
@@ -88,8 +108,8 @@ def table(state: Path) -> str:
     rows = read_state(state)
     lines = [
         "| model | method | n | mean radius (pixel units of [0, 1]) | against IBP, same images | certified at "
-        "| real-sound | seconds per correct image | peak memory |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| real-sound | limit met | seconds per correct image | peak memory |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in acert_zoo.list_models():
         info = acert_zoo.model_info(name)
@@ -115,7 +135,7 @@ def table(state: Path) -> str:
             gain = f"{100 * (mean / ibp - 1):+.1f} % ({len(improved)} of {len(correct)} larger)" if ibp else "-"
             lines.append(
                 f"| {full} | {method} | {len(own)} | {mean:.5f} | {'' if method == 'ibp' else gain} | {certified} | "
-                f"{sound} | {seconds:.2f} | {peak:,.0f} MiB |"
+                f"{sound} | {sum(bool(r['note']) for r in own)} | {seconds:.2f} | {peak:,.0f} MiB |"
             )
     return "\n".join(lines)
 
@@ -125,22 +145,27 @@ def table(state: Path) -> str:
 @click.option("--method", "methods", multiple=True, type=click.Choice(["ibp", *CROWN_METHODS]), help="Only these.")
 @click.option("--n", default=20, show_default=True, help="Test images.")
 @click.option("--alpha-n", default=5, show_default=True, help="Test images of alpha-crown.")
+@click.option("--budget", default=120.0, show_default=True, help="Seconds an image may take.")
+@click.option("--minutes", default=math.inf, help="Stop (resumable) after so long.")
 @click.option("--state", type=click.Path(path_type=Path), default=ROOT / "benchmarks" / "bounds.jsonl")
 @click.option("--write", is_flag=True, help="Replace the table in docs/bounds.md.")
 @click.option("--one", is_flag=True, hidden=True)
-def main(models, methods, n, alpha_n, state, write, one) -> None:
-    methods = methods or ("ibp", *CROWN_METHODS)
+def main(models, methods, n, alpha_n, budget, minutes, state, write, one) -> None:
+    methods, began = methods or ("ibp", *CROWN_METHODS), time.monotonic()
     if one:
-        run_one(models[0], methods[0], n, state)
-        return
+        sys.exit(0 if run_one(models[0], methods[0], n, state, budget, minutes) else STOPPED)
     for name in models or acert_zoo.list_models():
         if acert_zoo.model_info(name).kind != "model":
             continue
         for method in methods:
             count = alpha_n if method == "alpha-crown" else n
+            left = minutes - (time.monotonic() - began) / 60
             command = [sys.executable, __file__, "--one", "--model", name, "--method", method, "--n", str(count)]
-            subprocess.run([*command, "--state", str(state)], check=True)
-            click.echo(f"{name} {method}: done", err=True)
+            command += ["--budget", str(budget), "--minutes", str(left), "--state", str(state)]
+            status = subprocess.run(command).returncode
+            if status not in (0, STOPPED):
+                sys.exit(status)
+            click.echo(f"{name} {method}: {'done' if status == 0 else 'not finished, run this again'}", err=True)
     click.echo(table(state))
     if write:
         text = DOCS.read_text()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +103,36 @@ def tiny_batch(
         "noise": lambda: torch.rand(images.shape, generator=torch.Generator().manual_seed(7), dtype=images.dtype),
     }
     return Batch(**(values | changes))
+
+
+TRAIN = Path(__file__).resolve().parents[1] / "training" / "train.py"
+
+
+def write_recipe(path: Path, **changes: Any) -> Path:
+    """The recipe of RECIPE_TOML as a file; `changes` replace top-level values."""
+    lines = [line for line in RECIPE_TOML.strip().splitlines() if line.split(" =")[0] not in changes]
+    path.write_text("\n".join([*(f"{k} = {v!r}" for k, v in changes.items()), *lines]) + "\n")
+    return path
+
+
+def one_thread() -> dict[str, str]:
+    """The environment of a training process whose result is the same bit for bit each time."""
+    return {k: v for k, v in os.environ.items() if k != "ACERT_ZOO_DATA"} | {"OMP_NUM_THREADS": "1"}
+
+
+def run_train(*arguments: object, launcher: Sequence[str] = (), **options: Any) -> subprocess.CompletedProcess[str]:
+    """`python training/train.py` with `arguments` (under `launcher`, such as torchrun's) in a process of its own."""
+    command = [sys.executable, *launcher, str(TRAIN), *map(str, arguments)]
+    values: dict[str, Any] = {"env": one_thread(), "capture_output": True, "text": True, "timeout": 300, "check": False}
+    return subprocess.run(command, **(values | options))
+
+
+def final_weights(run: Path) -> dict[str, Tensor]:
+    """The weights of a run's last state."""
+    return torch.load(run / "last.pt", weights_only=True)["model"]
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    """Whether the last states of two runs have the same weights, bit for bit."""
+    first, second = final_weights(a), final_weights(b)
+    return first.keys() == second.keys() and all(torch.equal(v, second[k]) for k, v in first.items())

@@ -7,7 +7,7 @@ of the step. Four things make it cheap:
 1. misclassified samples cost nothing (eps* = 0), and finished samples leave the batch;
 2. the drop R(x, 0) - R(x, eps) is close to a power p of eps. So root = scale * R(x, 0)^(1/p), and the scale of a
    sample, remembered from one epoch ago, predicts its root after augmentation and a change of its margin; a sample
-   seen for the first time takes the median scale of the batch;
+   seen for the first time takes the median scale of the (global) batch;
 3. the first evaluation is made at that prediction, or at eps_t where the prediction lies beyond: one evaluation there
    settles a sample that is robust at eps_t;
 4. every evaluation is followed by an interpolation, the root of the power law through the last two points, so the
@@ -23,9 +23,11 @@ from torch import Tensor
 
 from acert_zoo.bounds.ibp import robust_margin
 from acert_zoo.network import Network
+from training.distributed import gather_over_ranks
 
 EXPONENT = 1.4  # of the drop, until a sample has two points (measured: 1.0 for small radii, up to 2 for large ones)
-EXPONENT_RANGE = (0.8, 4.0)
+EXPONENT_RANGE = (0.8, 4.0)  # measured from the first two points, which may lie far apart
+LOCAL_RANGE = (0.1, 20.0)  # from later ones
 
 
 class AdaptiveRadius(NamedTuple):
@@ -72,11 +74,12 @@ def adaptive_radius(
     unit = margin ** (1 / EXPONENT)
     point = torch.full_like(margin, eps_t)
     if scale is not None:
-        guess = torch.where(scale.isnan(), scale.nanmedian(), scale) * unit
+        guess = torch.where(scale.isnan(), _median(gather_over_ranks(scale).flatten()), scale) * unit
         point = torch.where((guess > 0) & (guess < eps_t), guess, point)
     alive = clean_margin >= 0
     low, high = torch.zeros_like(point), torch.full_like(point, torch.inf)  # largest eps that passed, smallest failed
     exponent, last_point, last_drop = torch.full_like(point, EXPONENT), point, torch.ones_like(point)
+    width = torch.full_like(point, torch.inf)
     spent = 0
     for k in range(evaluations):
         if compact:
@@ -94,13 +97,26 @@ def adaptive_radius(
         drop = torch.maximum(margin - value, 1e-6 * margin + 1e-12)
         if k > 0:
             apart = (point / last_point).log()
-            measured = ((drop / last_drop).log() / apart).clamp(*EXPONENT_RANGE)
-            exponent = torch.where(apart.abs() > 0.02, measured, exponent)
+            measured = ((drop / last_drop).log() / apart).clamp(*(EXPONENT_RANGE if k == 1 else LOCAL_RANGE))
+            exponent = torch.where(apart.abs() > 1e3 * torch.finfo(apart.dtype).eps, measured, exponent)
         root = point * (margin / drop) ** (1 / exponent)
         root = torch.minimum(torch.maximum(root, low), high)
+        if k % 2 and k + 1 < evaluations:  # a kink can defeat the power law: halve a bracket that has not halved
+            root = torch.where(high - low > width / 2, (low + high) / 2, root)
+            width = high - low
         capped = root.clamp(max=eps_t)
         radius = torch.where(alive, capped, radius)
         new_scale = torch.where(alive & (unit > 0), root / unit, new_scale)
         alive = alive & ((capped - point).abs() > tolerance * point)
         last_point, last_drop, point = point, drop, torch.where(alive, capped, point)
     return AdaptiveRadius(radius, new_scale, spent)
+
+
+def _median(values: Tensor) -> Tensor:
+    """[1]: the lower median of the entries of `values` [n] that are not NaN, NaN where all are.
+
+    `Tensor.nanmedian` is the same, but makes the host wait for a CUDA device.
+    """
+    known = (~values.isnan()).sum()
+    middle = ((known - 1) // 2).clamp(min=0)
+    return values.sort().values.index_select(0, middle.view(1))  # NaN comes last

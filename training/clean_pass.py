@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -32,10 +33,10 @@ def clean_pass(network: Network, images: Tensor, precision: torch.dtype = torch.
             bound pass uses too, and the logits are always of the images' dtype.
     """
     values: list[Any] = [images]
-    last_use = {i: index for index, step in enumerate(network.steps) for i in step.inputs}
     statistics: dict[int, tuple[Tensor, Tensor]] = {}
     count: dict[int, int] = {}
-    with torch.autocast(images.device.type, dtype=precision, enabled=precision != torch.float32):
+    exact = precision == torch.float32
+    with contextlib.nullcontext() if exact else torch.autocast(images.device.type, dtype=precision):
         for index, step in enumerate(network.steps):
             inputs = [values[i] for i in step.inputs]
             if isinstance(step, BatchNorm):
@@ -47,7 +48,7 @@ def clean_pass(network: Network, images: Tensor, precision: torch.dtype = torch.
             else:
                 values.append(step(*inputs))
             for i in step.inputs:  # autograd keeps what it needs
-                if last_use[i] == index:
+                if network.last_use[i] == index:
                     values[i] = None
     return CleanPass(values[-1].to(images.dtype), statistics, count)
 
@@ -76,8 +77,9 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, grad_mean: Tensor, grad_var: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, gamma, mean, var = ctx.saved_tensors
         # with mean and var held fixed: grad_x, grad_gamma = sum grad (x - mean) / std, grad_beta = sum grad
+        unsaved = mean.new_empty(0)  # "compute it from mean and var": CUDA's channels_last kernel refuses None here
         grad_x, grad_gamma, grad_beta = torch.ops.aten.native_batch_norm_backward(
-            grad, x, gamma, mean, var, None, None, False, ctx.epsilon, [True, True, True]
+            grad, x, gamma, mean, var, unsaved, unsaved, False, ctx.epsilon, [True, True, True]
         )
         inverse = torch.rsqrt(var + ctx.epsilon)
         grad_mean = grad_mean - gamma * inverse * grad_beta

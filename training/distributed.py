@@ -7,12 +7,13 @@ ranks of local means.
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def initialize(device: str) -> None:
@@ -32,6 +33,15 @@ def rank() -> int:
 
 def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def parallel(module: nn.Module) -> nn.Module:
+    """`module` with its gradients averaged over the ranks. Buffers are not exchanged: every rank computes the same."""
+    if world_size() == 1:
+        return module
+    wrapper = nn.parallel.DistributedDataParallel
+    named = "forward_sync_buffers" in inspect.signature(wrapper).parameters  # its name in newer torch
+    return wrapper(module, **{"forward_sync_buffers" if named else "broadcast_buffers": False})
 
 
 class _MeanOverRanks(torch.autograd.Function):

@@ -162,9 +162,15 @@ def provenance(run: Path, recipe: Recipe, state: Mapping[str, Any]) -> dict[str,
     }
 
 
+def measured(info: registry.ModelInfo) -> int:
+    """How many test images the record's accuracy is of."""
+    accuracy = info.metric("accuracy")
+    return accuracy.n if accuracy else 0
+
+
 @dataclass(frozen=True)
 class Exported:
-    """What an export did: `changed` is False where these weights were in the zoo already."""
+    """What an export did: `changed` is False where these weights, and figures of as many images, were there already."""
 
     info: registry.ModelInfo
     changed: bool
@@ -184,7 +190,8 @@ def export(
     """Exports the run in `run` as `name`; see the module's docstring.
 
     Args:
-        limit: evaluate only the first `limit` test images (trials: n stands beside every number).
+        limit: evaluate only the first `limit` test images (trials: n stands beside every number; the same export
+            without it replaces them).
 
     Raises:
         InvalidInputError: no run, an unfinished one, or a name that does not suit the registry.
@@ -215,11 +222,11 @@ def export(
     sha256 = hashlib.sha256(content).hexdigest()
     versions = [m for m in registry.read_registry(zoo.registry) if m.name == name]
     same = next((m for m in versions if m.sha256 == sha256), None)
-    if same is not None:
+    if same is not None and measured(same) >= (limit or len(data.load_split(recipe.dataset, "test", data_root)[1])):
         write_atomic(zoo.checkpoint(name, same.version), content)
         cards.render_all(zoo)
         return Exported(same, False, None)
-    version = max((m.version for m in versions), default=0) + 1
+    version = same.version if same is not None else max((m.version for m in versions), default=0) + 1
     path = zoo.checkpoint(name, version)
     record: dict[str, Any] = {
         "name": name,

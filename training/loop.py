@@ -12,7 +12,6 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +30,7 @@ from training.recipe import Recipe
 from training.run_folder import RunError, RunFolder
 from training.signals import StopSignals
 from training.validation import Validation
+from training.warm_start import start_from
 
 METRICS = ("loss", "natural_loss", "robust_loss", "train_accuracy", "mean_radius", "evaluations")
 CHECK_EVERY = 20  # steps between looks at device tensors and votes among ranks; 1 on a single CPU process
@@ -81,15 +81,13 @@ class Trainer:
         self.total_steps = self.steps_per_epoch * recipe.epochs
         self.model = build_model(recipe)
         if recipe.init_from:
-            self.model.load_state_dict(initial_weights(recipe))
+            start_from(recipe.init_from, self.model, self.batches.images)
         self.model.to(self.device)
         self.network = trace(self.model)
         self.average = WeightAverage(self.model, recipe.optimizer.ema) if recipe.optimizer.ema else None
         self.optimizer = build_optimizer(recipe.optimizer, self.model)
         self.scheduler = schedules.learning_rate_schedule(self.optimizer, recipe.optimizer, self.total_steps)
-        self.step_loss: nn.Module = StepLoss(self.model, recipe)
-        if distributed.world_size() > 1:
-            self.step_loss = nn.parallel.DistributedDataParallel(self.step_loss, broadcast_buffers=False)
+        self.step_loss = distributed.parallel(StepLoss(self.model, recipe))
         self.step, self.seconds, self.learning_rate = 0, 0.0, recipe.optimizer.lr
         self.scales = torch.full((len(self.batches),), torch.nan, device=self.device)  # of the radius search
         self._new_scales = torch.full_like(self.scales, torch.nan)  # this rank's since the last merge
@@ -273,11 +271,3 @@ class Trainer:
                 if (interrupted or over) and self.step < self.total_steps:
                     return "interrupted" if interrupted else "time"
         return "finished"
-
-
-def initial_weights(recipe: Recipe) -> dict[str, Tensor]:
-    """The weights with which the run `recipe.init_from` ended (its average where it kept one)."""
-    state = RunFolder(Path(recipe.init_from)).load()
-    if state is None:
-        raise RunError(f"init_from: {recipe.init_from} holds no training state")
-    return state.get("ema") or state["model"]

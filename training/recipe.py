@@ -138,7 +138,7 @@ class Recipe:
     seed: int = 0
     label_smoothing: float = 0.0  # of the standard objective
     initialization: str = "ibp"  # ibp: normal(0, sqrt(2 pi) / fan_in); torch: the framework's default
-    init_from: str = ""  # folder of a run whose final weights are the initial ones
+    init_from: str = ""  # folder of a run, or a zoo model, whose weights are the initial ones
     precision: str = "float32"  # of the clean pass; bfloat16: autocast. Bounds are always float32
     validation_images: int = 5000  # how many of the 5,000 held-out images are looked at after each epoch
     optimizer: Optimizer = field(default_factory=Optimizer)

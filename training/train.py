@@ -99,7 +99,9 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise click.UsageError(f"unknown device {name!r}; known: cpu, cuda, cuda:N") from None
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise click.UsageError(f"unknown device {name!r}; known: cpu, cuda, cuda:N")
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise click.UsageError("--device cuda: torch finds no CUDA device here")

@@ -172,6 +172,18 @@ def test_exporting_again_changes_nothing_and_other_weights_get_a_version(tmp_pat
     assert "cifar10_small.v1" in after["model_cards/cifar10_small.md"].decode()
 
 
+def test_a_trials_figures_are_replaced_by_those_of_all_images(tmp_path: Path, run: Path, data: str) -> None:
+    zoo = empty_zoo(tmp_path / "zoo")
+    trial = export(run, "cifar10_small", zoo=zoo, data_root=data, limit=10)
+    assert not export(run, "cifar10_small", zoo=zoo, data_root=data, limit=10).changed
+    whole = export(run, "cifar10_small", zoo=zoo, data_root=data)
+    assert whole.changed
+    (info,) = registry.read_registry(zoo.registry)
+    assert (info.versioned_name, info.sha256) == ("cifar10_small.v1", trial.info.sha256)
+    assert {m.n for m in info.metrics} == {40}
+    assert np.load(zoo.radii("cifar10_small", 1)).shape == (40,)
+
+
 def test_a_lost_checkpoint_file_comes_back(tmp_path: Path, run: Path, data: str) -> None:
     zoo = empty_zoo(tmp_path / "zoo")
     export(run, "cifar10_small", zoo=zoo, data_root=data)

@@ -178,19 +178,6 @@ def test_ctrl_c_and_sigterm_save(root: str, tmp_path: Path, number: signal.Signa
     assert signal.getsignal(number) == before
 
 
-def test_initial_weights_from_another_run(root: str, tmp_path: Path) -> None:
-    first = tiny_recipe(epochs=1, optimizer={"ema": 0.5})
-    folder = RunFolder.create(tmp_path / "first", first)
-    Trainer(first, root).train(folder)
-    state = folder.load()
-    assert state is not None
-    second = Trainer(tiny_recipe(init_from=str(folder.path), kappa=0.75), root)
-    assert same(second.model.state_dict(), state["ema"])
-    assert not same(state["ema"], state["model"])
-    with pytest.raises(RunError, match="init_from"):
-        Trainer(tiny_recipe(init_from=str(tmp_path)), root)
-
-
 def test_states_of_earlier_versions_load(root: str, tmp_path: Path) -> None:
     """Without the keys that were added later, and with the log's fewer sums."""
     trainer = Trainer(tiny_recipe(), root)

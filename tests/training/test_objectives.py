@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -135,15 +137,6 @@ def test_the_acert_loss_against_a_slow_implementation(phase: str, monkeypatch: p
     assert loss.robust.item() == pytest.approx(robust, rel=1e-9)
     assert loss.total.item() == pytest.approx(expected, rel=1e-9)
     assert torch.equal(loss.radius, radius)
-
-
-def test_the_elided_last_layer_is_tighter_than_two_bounded_logits() -> None:
-    network = trace(tiny_model().eval()).fold_batchnorm().detach()
-    batch = tiny_batch()
-    margins = ibp_margins(network, input_box(batch.images, 0.05), batch.labels, [])
-    slow, _ = _slow_bounds(tiny_model(), batch.images, batch.labels, [0.05] * 6)
-    assert margins.shape == slow.shape
-    assert torch.equal(margins.gather(1, batch.labels.unsqueeze(1)), torch.zeros(6, 1, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("ramping", [True, False])
@@ -329,3 +322,17 @@ def test_regularisers_are_of_the_normalised_input_and_all_relus() -> None:
 
 def test_adaptive_radius_is_the_one_the_objective_uses() -> None:
     assert objectives.adaptive_radius is adaptive_radius
+
+
+def test_the_documented_example_of_a_new_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(objectives.__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.setattr(objectives, "OBJECTIVES", dict(OBJECTIVES))
+    exec(code, {})
+    assert objectives.OBJECTIVES.keys() - OBJECTIVES.keys() == {"halfway"}
+    model = tiny_model()
+    batch = tiny_batch(trace(model), recipe=tiny_recipe(objective="halfway"))
+    loss = objectives.OBJECTIVES["halfway"](batch)
+    assert bool(((loss.radius >= 0.01) & (loss.radius <= 0.02)).all())  # eps_t = 0.02
+    loss.total.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())

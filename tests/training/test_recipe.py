@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,14 @@ def test_recipes_of_earlier_runs_stay_readable() -> None:
     """A recipe.json without the keys that were added later."""
     old = {"dataset": "cifar10", "objective": "acert", "kappa": 0.25, "radius": {"first_epochs": 1, "ramp_epochs": 8}}
     assert Recipe.from_dict(old).optimizer.ema == 0.0
+
+
+def test_the_documentation_has_every_key_and_its_default() -> None:
+    text = (RECIPES.parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([a-z0-9_.]+)` \| `(.+?)` \|", text, re.MULTILINE))
+    assert list(rows) == known_keys()
+    for key, written in rows.items():
+        value: object = Recipe()
+        for name in key.split("."):
+            value = getattr(value, name)
+        assert tomllib.loads(f"x = {written}")["x"] == value, key

@@ -1,0 +1,126 @@
+"""Does the cheap radius search cost quality? The same short run with the recipe's search and with one run to 1e-6.
+
+    python benchmarks/radius_search_quality.py [--epochs 4] [--seeds 2] [--out runs/radius_search] [--dry]
+
+Every run is a run folder of training/train.py, so that an interrupted benchmark goes on where it was. Reported are
+accuracy, ACR and certified accuracies on the validation split (IBP in float32), for each seed and search, and the
+difference that the search makes beside the one that the seed makes. Not part of `make bench`: four runs of CIFAR-10
+take about three quarters of an hour of one core.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from training.loop import Trainer
+from training.recipe import Recipe, load_recipe
+from training.run_folder import RunFolder
+
+SEARCHES = {
+    "cheap": [],  # the recipe's own
+    "to 1e-6": ["radius.evaluations=40", "radius.tolerance=1e-6"],
+}
+COLUMNS = {"accuracy": "accuracy, %", "acr_percent": "ACR, % of eps_max", "loss": "training loss"}
+
+
+def recipe_of(name: str, search: str, seed: int, epochs: int, overrides: tuple[str, ...]) -> Recipe:
+    """The named recipe shortened to `epochs`: an eighth of them before the ramp, half of them ramp."""
+    short = [f"epochs={epochs}", f"radius.first_epochs={epochs / 8}", f"radius.ramp_epochs={epochs / 2}"]
+    return load_recipe(name, [*short, f"seed={seed}", *SEARCHES[search], *overrides])
+
+
+def finish(folder: Path, recipe: Recipe, data_root: str | None, progress: str) -> dict[str, Any] | None:
+    """Trains the run in `folder` to its end, from where it was; its last epoch's row, None where it was interrupted."""
+    if (folder / "recipe.json").exists():
+        run = RunFolder(folder)
+        if run.recipe() != recipe:
+            raise click.ClickException(f"{folder} holds a run with other settings: name another folder with --out")
+    else:
+        run = RunFolder.create(folder, recipe)
+    rows = run.rows()
+    if rows and rows[-1]["epoch"] == recipe.epochs:
+        return rows[-1]
+    trainer = Trainer(recipe, data_root)
+    if state := run.load():
+        trainer.load(state)
+    run.trim_log(trainer.epoch)
+    run.write_environment(torch.device("cpu"))
+    show = lambda row: click.echo(  # noqa: E731
+        f"{progress}, epoch {row['epoch']}: loss {row['loss']:.4f}  accuracy {row['accuracy']:.2f} %  "
+        f"ACR {row['acr_percent']:.2f} %  evaluations {row['evaluations']:.2f}  {row['seconds']:.0f} s"
+    )
+    return run.rows()[-1] if trainer.train(run, on_epoch=show) == "finished" else None
+
+
+def table(results: dict[tuple[str, int], dict[str, Any]]) -> str:
+    """Markdown: a line for each run; then the mean difference between the searches, beside that between the seeds."""
+    certified = [key for key in next(iter(results.values())) if key.startswith("certified_")]
+    names = {**COLUMNS, **{key: f"certified at {key.removeprefix('certified_')}, %" for key in certified}}
+    extra = {"evaluations": "IBP evaluations a sample", "mean_radius": "mean eps*"}
+    lines = ["| search | seed | " + " | ".join([*names.values(), *extra.values(), "s"]) + " |"]
+    lines.append("|---" * (len(names) + len(extra) + 3) + "|")
+    for (search, seed), row in results.items():
+        cells = [f"{row[key]:.2f}" for key in names] + [f"{row['evaluations']:.2f}", f"{row['mean_radius']:.5f}"]
+        lines.append(f"| {search} | {seed} | " + " | ".join(cells) + f" | {row['seconds']:.0f} |")
+    lines.append("")
+    seeds = sorted({seed for _, seed in results})
+    for key, name in names.items():
+        values = {search: [results[search, seed][key] for seed in seeds] for search in SEARCHES}
+        cheap, exact = values.values()
+        gap = statistics.mean(a - b for a, b in zip(cheap, exact, strict=True))
+        spread = max(max(v) - min(v) for v in values.values())
+        lines.append(f"{name}: cheap - exact {gap:+.3f} on average; the seeds differ by up to {spread:.3f}")
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--recipe", default="cifar10", show_default=True, help="A bundled recipe, or FILE.toml.")
+@click.option("--epochs", default=4, show_default=True)
+@click.option("--seeds", default=2, show_default=True)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Overrides a recipe value in all runs.")
+@click.option("--out", default="runs/radius_search", show_default=True, type=click.Path(path_type=Path))
+@click.option("--data-root", help="Folder of the data sets.  [default: $ACERT_ZOO_DATA]")
+@click.option("--threads", default=1, show_default=True)
+@click.option("--dry", is_flag=True, help="Only lists the runs.")
+@click.option("--json", "path", type=click.Path(path_type=Path), help="Writes the results to this file too.")
+def main(
+    recipe: str,
+    epochs: int,
+    seeds: int,
+    overrides: tuple[str, ...],
+    out: Path,
+    data_root: str | None,
+    threads: int,
+    dry: bool,
+    path: Path | None,
+) -> None:
+    """Accuracy and ACR with the cheap radius search and with the search run to 1e-6."""
+    torch.set_num_threads(threads)
+    results: dict[tuple[str, int], dict[str, Any]] = {}
+    for seed in range(seeds):
+        for search in SEARCHES:
+            folder = out / f"{search.replace(' ', '-')}-seed{seed}"
+            settings = recipe_of(recipe, search, seed, epochs, overrides)
+            if dry:
+                r = settings.radius
+                click.echo(f"{folder}: {epochs} epochs, at most {r.evaluations} evaluations, tolerance {r.tolerance}")
+                continue
+            row = finish(folder, settings, data_root, f"{search}, seed {seed}")
+            if row is None:
+                raise click.ClickException("interrupted; the same command goes on")
+            results[search, seed] = row
+    if results:
+        click.echo("\n" + table(results))
+    if results and path:
+        rows = [{"search": search, "seed": seed, **row} for (search, seed), row in results.items()]
+        path.write_text(json.dumps({"benchmark": "radius search quality", "results": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""training/train.py as a user runs it: a command in a process of its own, on a small data set without test files."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from tests.support_training import TRAIN, final_weights, one_thread, run_train, same_weights
+from tests.training.conftest import FinishedRun
+from training.train import main
+
+
+def test_a_run_and_its_folder(finished: FinishedRun) -> None:
+    run, lines = finished.folder, finished.output.splitlines()
+    assert [line.split()[:3] for line in lines[:2]] == [["epoch", "1", "loss"], ["epoch", "2", "loss"]]
+    for word in ("eps*", "evaluations", "validation: accuracy", "ACR", "certified at", " s"):
+        assert all(word in line for line in lines[:2]), word
+    assert lines[2:] == [f"finished: {run}"]  # one line an epoch, no progress bar in a pipe
+    assert sorted(p.name for p in run.iterdir()) == ["environment.json", "last.pt", "log.jsonl", "recipe.json"]
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    measured = {"loss", "natural_loss", "robust_loss", "train_accuracy", "mean_radius", "evaluations", "seconds"}
+    assert measured | {"accuracy", "acr", "acr_percent", "certified_0.1"} <= rows[0].keys()
+    assert json.loads((run / "recipe.json").read_text())["kappa"] == 0.5
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["versions"]["torch"] == torch.__version__
+    assert (environment["threads"], environment["processes"], environment["device"]) == (1, 1, "cpu")
+    assert "commit" in environment
+
+
+def test_stopped_full_disk_and_resumed_to_the_same_weights(finished: FinishedRun, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stopped = run_train(*finished.arguments, "--run", run, "--max-minutes", 0)
+    assert (stopped.returncode, stopped.stdout) == (0, f"stopped at step 1; continue with --resume {run}\n")
+    before = (run / "last.pt").read_bytes()
+
+    def small_disk() -> None:  # longer files fail to be written, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, len(before) // 2))
+
+    full = run_train("--resume", run, *finished.data, preexec_fn=small_disk)
+    assert full.returncode == 1
+    assert "last.pt cannot be written (File too large); the last good state is kept" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert (run / "last.pt").read_bytes() == before
+    resumed = run_train("--resume", run, *finished.data)
+    assert resumed.returncode == 0, resumed.stderr
+    assert same_weights(run, finished.folder)
+
+
+def test_a_loss_that_is_not_finite(finished: FinishedRun, tmp_path: Path) -> None:
+    result = run_train(*finished.arguments, "--run", tmp_path / "run", "--set", "optimizer.lr=1e30")
+    assert result.returncode == 1
+    assert "not finite at step" in result.stderr
+    assert "the last good state is kept" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert all(torch.isfinite(v).all() for v in final_weights(tmp_path / "run").values())
+
+
+def test_ctrl_c_saves(finished: FinishedRun, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, str(TRAIN), *finished.arguments, "--run", str(run), "--set", "epochs=500"]
+    with subprocess.Popen(command, env=one_thread(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("epoch 1 ")
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+    assert process.returncode == 130
+    assert f"continue with --resume {run}" in rest
+    assert torch.load(run / "last.pt", weights_only=True)["step"] >= 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--set", "optimizer.momentum=1"], 2, ["optimizer.momentum", "optimizer.lr", "radius.eps_max"]),
+        (["--data-root", "nowhere"], 1, ["mnist", "nowhere"]),
+    ],
+)
+def test_refusals_are_short_and_write_nothing(
+    finished: FinishedRun, tmp_path: Path, arguments: list[str], code: int, words: list[str]
+) -> None:
+    run = tmp_path / "run"
+    result = run_train("--recipe", finished.recipe, *arguments, "--run", run)
+    assert result.returncode == code, result.stderr
+    assert all(word in result.stderr for word in words), result.stderr
+    assert "Traceback" not in result.stderr
+    assert not run.exists()
+
+
+def test_an_unknown_device(finished: FinishedRun) -> None:
+    result = CliRunner().invoke(main, ["--recipe", str(finished.recipe), "--device", "tpu"])
+    assert result.exit_code == 2
+    assert "unknown device 'tpu'; known: cpu, cuda, cuda:N" in result.output
+
+
+def test_a_terminal_shows_a_bar_with_the_running_metrics(finished: FinishedRun, tmp_path: Path) -> None:
+    options = [*finished.arguments, "--run", str(tmp_path / "run"), "--set", "epochs=1"]
+    shown = CliRunner(env={"FORCE_COLOR": "1"}).invoke(main, options)  # rich takes it for a terminal
+    assert shown.exit_code == 0, shown.output
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.output)
+    assert re.search(r"epoch 1/1 .*[0-4]/4 .*loss \d\.\d{3}  accuracy +\d+\.\d %  eps\* 0\.0", text), text
+    assert re.search(r"[\r\n]epoch 1  loss \d\.\d{4}  eps\* .* \|  \d+ s", text)

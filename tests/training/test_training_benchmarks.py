@@ -1,0 +1,57 @@
+"""The benchmarks of training on a tiny recipe: they run, say what they promise, and go on where they were."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click.testing import CliRunner
+
+from tests.support_training import write_dataset, write_recipe
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setenv("ACERT_ZOO_DATA", str(write_dataset(tmp_path / "data")))
+    return importlib.import_module
+
+
+def run(module: ModuleType, *arguments: object) -> str:
+    result = CliRunner().invoke(module.main, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_training_step(load, tmp_path: Path) -> None:
+    recipe, out = write_recipe(tmp_path / "tiny.toml"), tmp_path / "out.json"
+    text = run(load("training_step"), "--recipe", recipe, "--model", "", "--steps", 2, "--json", out)
+    assert "full: ACERT step / IBP step" in text
+    results = json.loads(out.read_text())["results"]
+    for phase in ("full", "ramp"):
+        assert results[f"{phase}: ACERT step / IBP step"] > 0
+        assert 0 <= results[f"{phase}: IBP evaluations of the search per sample"] <= 2
+
+
+def test_radius_search_quality(load, tmp_path: Path) -> None:
+    recipe, runs, out = write_recipe(tmp_path / "tiny.toml"), tmp_path / "runs", tmp_path / "out.json"
+    module = load("radius_search_quality")
+    arguments = ["--recipe", recipe, "--epochs", 2, "--out", runs, "--set", "optimizer.lr=0.01"]
+    assert len(run(module, *arguments, "--dry").splitlines()) == 4
+    assert not runs.exists()
+    text = run(module, *arguments, "--json", out)
+    assert text.count("epoch 2") == 4
+    rows = json.loads(out.read_text())["results"]
+    assert [(r["search"], r["seed"]) for r in rows] == [("cheap", 0), ("to 1e-6", 0), ("cheap", 1), ("to 1e-6", 1)]
+    assert rows[1]["evaluations"] > rows[0]["evaluations"] > 0
+    again = run(module, *arguments)
+    assert "epoch" not in again  # all of it was there
+    assert again.strip() == text[text.index("| search") :].strip()
+    refused = CliRunner().invoke(module.main, [str(a) for a in arguments[:-1]] + ["optimizer.lr=0.02"])
+    assert refused.exit_code == 1
+    assert "other settings" in refused.output
