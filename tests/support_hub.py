@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.hub_server import HubServer
+
+# The repository that the tests in tests/hub load from.
+SMALL_REPO = "owner/small"
+SMALL_NAME = f"hf-hub:{SMALL_REPO}"
+# Fetching in a process of its own: everything of load_model up to the verified bytes, without importing torch.
+LOCATE = [sys.executable, "-c", f"from acert_zoo import locations; print(locations.locate({SMALL_NAME!r}).info.sha256)"]
 
 
 class ConnectedServer(HubServer):

@@ -38,7 +38,8 @@ CERTIFIED = {
 RESTRICTED = """
 import importlib.abc, sys
 ALLOWED = {"torch", "torchgen", "functorch", "numpy", "safetensors", "typing_extensions", "sympy", "mpmath", "networkx",
-           "jinja2", "markupsafe", "filelock", "fsspec", "setuptools", "triton", "acert_zoo", "hubconf"}
+          "jinja2", "markupsafe", "filelock", "fsspec", "setuptools", "triton", "acert_zoo", "hubconf",
+           "libtorchsplit"}
 class OnlyThese(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
