@@ -13,6 +13,10 @@ from acert_zoo._trace_ops import BATCH, Builder, Value
 from acert_zoo.errors import UnsupportedLayerError
 
 
+class Untraceable(UnsupportedLayerError):
+    """The forward cannot be seen whole: whatever any tracer records of it may be one branch of several."""
+
+
 def handler_of(module: nn.Module) -> Any:
     """The table's entry for a module, unless a subclass has given it another `forward`."""
     for base in type(module).__mro__:
@@ -40,7 +44,7 @@ def trace_fx(model: nn.Module, builder: Builder) -> Value:
     try:
         graph = _Tracer().trace(model)
     except Exception as error:  # torch.fx runs the user's own forward: anything may be raised there
-        raise UnsupportedLayerError(
+        raise Untraceable(
             f"{type(model).__name__} cannot be traced by torch.fx ({type(error).__name__}: {error}); its forward must "
             "not branch on values or shapes"
         ) from error

@@ -57,10 +57,10 @@ class Builder:
         shape = None
         if all(v.shape is not None for v in inputs):
             tensors = [f for f in vars(step).values() if isinstance(f, Tensor)]
-            dtype = tensors[0].dtype if tensors else torch.float32
+            like = tensors[0] if tensors else torch.zeros(())
             try:
                 with torch.no_grad():
-                    shape = tuple(step(*(torch.zeros(1, *v.known_shape, dtype=dtype) for v in inputs)).shape[1:])
+                    shape = tuple(step(*(like.new_zeros(1, *v.known_shape) for v in inputs)).shape[1:])
             except RuntimeError as error:
                 taken = " and ".join(str(v.known_shape) for v in inputs)
                 raise InvalidInputError(

@@ -28,7 +28,8 @@ from acert_zoo.errors import InvalidInputError, UnsoundSettingError, Unsupported
 from acert_zoo.exact import parse_eps, round_down, round_up
 from acert_zoo.inputs import check_eval_mode, check_images
 from acert_zoo.network import trace
-from acert_zoo.radius import PROOF_BATCH_SIZE, RadiusSearch, find_roots
+from acert_zoo.radius import PROOF_BATCH_SIZE, RadiusSearch
+from acert_zoo.root_finding import find_roots
 from acert_zoo.serving import CertifiedPrediction
 
 OPEN_CONSTANT = 25.0  # c of the check that shows a gate to be open all around

@@ -24,7 +24,7 @@ from acert_zoo.exact import shortest_down
 
 FORMAT = "acert-zoo-certificates"
 SCHEMA_VERSION = 1
-ROUNDINGS = ("float32", "float64", "real-sound", "float32-deployed")
+ROUNDINGS = ("float32", "float64", "real-sound", "float32-deployed")  # the weakest first
 MAX_LINE = 1 << 16  # bytes
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -45,7 +45,7 @@ class Header:
         model, model_version: registered name and version, or None for a network of one's own.
         weights_sha256: digest of the weights file, None where the network came from none.
         network_sha256: digest of the network that bounds saw (`certificates.network_sha256`).
-        rounding: the weakest level that any line may have.
+        rounding: the weakest level of any line; while the file is incomplete, the weakest that any line may yet have.
         certifies: "label" (given labels) or "prediction" (the model's own).
         n: how many lines the complete file has.
         created: ISO 8601, UTC.
@@ -82,7 +82,9 @@ class Header:
 
     def differences(self, other: Header) -> list[str]:
         """Names of the fields that must agree for two runs to share a file, and do not."""
-        free = ("n", "created", "package_version")
+        free = ["n", "created", "package_version"]
+        if self.method != "ibp":
+            free.append("rounding")  # known only when the lines are there
         names = [f.name for f in dataclasses.fields(self) if f.name not in free]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
@@ -192,10 +194,11 @@ def parse(
             values, intact = _decode(row)
             if header is None:
                 header = _header(values)
-                certifies = header.certifies
             else:
                 line = Line(**_keys(Line, values))
-                _need(line.certifies == certifies, "certifies", line.certifies)
+                _need(line.certifies == header.certifies, "certifies", line.certifies)
+                if weakest([line.rounding, header.rounding]) != header.rounding:
+                    raise _Invalid(f"rounding {line.rounding!r} is weaker than the header's {header.rounding!r}")
                 _need(line.id not in seen, "id that occurs twice:", line.id)
                 seen.add(line.id)
                 lines.append(line)
@@ -300,6 +303,11 @@ def _show(value: Any) -> str:
         return repr(value)[:60]
     except (ValueError, RecursionError):  # an integer too long to print, or deep nesting
         return f"a {type(value).__name__}"
+
+
+def weakest(roundings: Iterable[str]) -> str:
+    """The weakest of some rounding levels."""
+    return min(roundings, key=ROUNDINGS.index)
 
 
 def format_row(item: Header | Line) -> bytes:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from acert_zoo._files import write_atomically
-from acert_zoo.certificate_file import FORMAT, Header, Line, format_file, format_row, read_file
+from acert_zoo.certificate_file import FORMAT, Header, Line, format_file, format_row, read_file, weakest
 from acert_zoo.errors import CertificateFileError, InvalidInputError
 
 _BEGINNING = f'{{"format": "{FORMAT}"'.encode()
@@ -34,6 +34,8 @@ class CertificateWriter:
     def __init__(self, path: str | os.PathLike[str], header: Header) -> None:
         self.path, self.header = Path(path), header
         self.kept: dict[str, Line] = {}
+        self._lines: dict[str, Line] = {}
+        self._weakest_possible = header.rounding
         self._torn = False
         self._file: BinaryIO | None = None
         self._exists = self._check_writable() and self._has_header()
@@ -49,6 +51,7 @@ class CertificateWriter:
                 )
             self.header, self._torn = file.header, file.torn
             self.kept = {line.id: line for line in file.lines}
+            self._lines = dict(self.kept)
 
     def _check_writable(self) -> bool:
         """Whether the file exists; an error where it could not be written."""
@@ -71,8 +74,9 @@ class CertificateWriter:
     def expect(self, ids: Sequence[str]) -> None:
         """Announces the images of this run; the file is complete once it also holds those. Call before `append`."""
         n = len(self.kept.keys() | set(ids))
-        changed = not self._exists or self._torn or n != self.header.n
-        self.header = dataclasses.replace(self.header, n=n)
+        rounding = self.header.rounding if n == len(self.kept) else self._weakest_possible
+        changed = not self._exists or self._torn or (n, rounding) != (self.header.n, self.header.rounding)
+        self.header = dataclasses.replace(self.header, n=n, rounding=rounding)
         try:
             if changed:
                 write_atomically(self.path, format_file(self.header, self.kept.values()))
@@ -83,9 +87,20 @@ class CertificateWriter:
     def append(self, lines: Iterable[Line]) -> None:
         """Writes the certificates of one batch; they survive whatever happens next."""
         assert self._file is not None, "expect() opens the file"
+        lines = list(lines)
+        self._lines.update((line.id, line) for line in lines)
         self._file.write(b"".join(format_row(line) for line in lines))
         self._file.flush()
         os.fsync(self._file.fileno())
+
+    def finish(self) -> None:
+        """With every line there, the header says the weakest level that they have, not the weakest they might have."""
+        if len(self._lines) != self.header.n or not self._lines:
+            return
+        level = weakest(line.rounding for line in self._lines.values())
+        if level != self.header.rounding:
+            self.header = dataclasses.replace(self.header, rounding=level)
+            write_atomically(self.path, format_file(self.header, self._lines.values()))
 
     def __enter__(self) -> CertificateWriter:
         return self

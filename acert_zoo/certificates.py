@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from acert_zoo._files import write_atomically
-from acert_zoo.certificate_file import SCHEMA_VERSION, Header, Line, format_file, radius_text, read_file
+from acert_zoo.certificate_file import SCHEMA_VERSION, Header, Line, format_file, radius_text, read_file, weakest
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact import parse_eps, round_up
 from acert_zoo.network import Network
@@ -173,8 +173,9 @@ class Certificates:
         def column(values: list[Any], dtype: torch.dtype) -> Tensor:
             return torch.tensor(values, dtype=dtype)
 
+        rounding = weakest(line.rounding for line in lines) if lines else header.rounding
         return cls(
-            header=dataclasses.replace(header, n=len(lines)),
+            header=dataclasses.replace(header, n=len(lines), rounding=rounding),
             radius=column([float(line.radius) for line in lines], torch.float64),
             margin=column([math.nan if line.margin is None else line.margin for line in lines], torch.float64),
             prediction=column([line.prediction for line in lines], torch.int64),

@@ -17,7 +17,7 @@ from acert_zoo.bounds import preconditions
 from acert_zoo.certificate_file import Header, Line, radius_text
 from acert_zoo.certificate_writer import CertificateWriter
 from acert_zoo.certificates import Certificates, network_sha256, utc_now
-from acert_zoo.errors import CertificateFileError, InvalidInputError, UnknownNameError
+from acert_zoo.errors import CertificateFileError, InvalidInputError, UnknownNameError, UnsupportedLayerError
 from acert_zoo.inputs import check_eval_mode, check_ids, check_images, pixel_sha256
 from acert_zoo.network import Network, trace
 from acert_zoo.radius import DEFAULT_BATCH_SIZE, RadiusSearch
@@ -43,7 +43,7 @@ class Certifier(Protocol):
     """How one kind of model is certified. A model may bring its own: `certifier(method=, rounding=, budget=)`.
 
     Attributes:
-        rounding: the weakest level that a radius may have.
+        rounding: the weakest level that a radius may have (a result says the weakest that one has).
         network_sha256: digest of everything the radii depend on.
         input_shape, num_classes: (C, H, W) and K.
     """
@@ -144,10 +144,19 @@ def make_certifier(
     if isinstance(model, AcertModel) and mean is None and std is None:
         check_eval_mode(model)
         return NetworkCertifier(trace(model).detach(), model.input_shape, method, rounding, budget)
+    from acert_zoo._trace_fx import Untraceable
     from acert_zoo.tracing import prepare
 
     shape = input_shape or getattr(model, "input_shape", None) or tuple(images_shape[1:])
-    return NetworkCertifier(prepare(model, shape, mean, std), shape, method, rounding, budget)
+    try:
+        network = prepare(model, shape, mean, std)
+    except Untraceable:
+        raise
+    except UnsupportedLayerError as error:
+        from acert_zoo.foreign import foreign_certifier
+
+        return foreign_certifier(error, model, shape, mean, std, method, rounding, budget)
+    return NetworkCertifier(network, shape, method, rounding, budget)
 
 
 def certify(
@@ -178,7 +187,8 @@ def certify(
             radii, where larger than IBP's, are real-sound if our own rigorous check confirms them, else bounds in
             floating point only (recorded per image).
         rounding: what an IBP radius is proved for: "float32" (nothing: floating-point bounds), "real-sound" (the
-            network in real arithmetic with the stored weights), "float32-deployed" (also the float32 program).
+            network in real arithmetic with the stored weights), "float32-deployed" (also the float32 program). With
+            "float32" models of layers that we cannot represent are bounded by auto-LiRPA, if it can.
         batch_size: images searched at a time; memory grows with it, not with N.
         progress: called with (images done, images in all) after every batch.
         out: a certificate file, appended to batch by batch. The same call again goes on where it was broken off:
@@ -192,7 +202,7 @@ def certify(
     Raises:
         InvalidInputError: images, labels, ids, batch_size or `out` cannot be used.
         UnknownNameError: unknown method or rounding level.
-        UnsupportedLayerError: a layer that no bound covers, by name.
+        UnsupportedLayerError: a layer that no bound covers, by name, and what is supported.
         UnsoundSettingError: train mode, or settings under which the rounding level proves nothing.
         CertificateFileError: `out` is damaged or of another run.
     """
@@ -218,6 +228,7 @@ def certify(
         kept = _still_valid(writer, images, targets, names)
         writer.expect(names)
         lines = _run(certifier, images, targets, names, size, progress, kept, writer)
+        writer.finish()
     return Certificates.from_lines(writer.header, lines)
 
 

@@ -81,7 +81,8 @@ def shortest_down(r: float) -> str:
     if r == 0:
         return "0.0"
     exact = Decimal(r)
-    for digits in range(1, 800):  # 20 are enough for normal numbers; an exact binary fraction needs at most 767
+    fewest = len(Decimal(repr(r)).normalize().as_tuple().digits)  # no shorter string reads back as r
+    for digits in range(fewest, 800):  # 20 are enough for normal numbers; an exact binary fraction needs at most 767
         text = _plain(Context(prec=digits, rounding=ROUND_DOWN, Emin=-400, Emax=400).plus(exact))
         if float(text) == r:
             return text

@@ -10,6 +10,7 @@ A `Network` is a snapshot: steps cache |W|. After the weights change, trace or f
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -210,6 +211,24 @@ class Network:
     @property
     def num_classes(self) -> int:
         return self.head.weight.shape[0]
+
+    @cached_property
+    def last_use(self) -> dict[int, int]:
+        """For each value that is read, the index of the last step that reads it."""
+        return {i: index for index, step in enumerate(self.steps) for i in step.inputs}
+
+    @cached_property
+    def overwritable(self) -> frozenset[int]:
+        """Indices of the ReLUs that alone read what an affine step has computed: they may work in place."""
+        read = Counter(i for step in self.steps for i in step.inputs)
+        return frozenset(
+            index
+            for index, step in enumerate(self.steps)
+            if isinstance(step, ReLU)
+            and read[step.inputs[0]] == 1
+            and step.inputs[0] > 0
+            and isinstance(self.steps[step.inputs[0] - 1], Affine)
+        )
 
     def run(self, x: Tensor) -> list[Tensor]:
         """All values, index 0 being `x` itself ([N, C, H, W])."""

@@ -1,44 +1,33 @@
 """The certified radius: the largest eps in [0, 1] that interval bounds prove, found fast and proved afterwards.
 
-R(x, eps), the smallest IBP margin bound on B(x, eps), is continuous, non-increasing and piecewise linear in eps. The
-search uses its shape. With R0 = R(x, 0), the loss R0 - R(x, eps) is close to a power of eps, so the curve is nearly a
-straight line in the coordinates (log eps, log(R0 - R)), and the secant through its last two points gains digits much
-faster than one in (eps, R). Every step stays inside the bracket [largest eps that passed, smallest eps that failed]; a
-step that does not shrink the bracket is followed by a bisection of log eps.
+It is the root of R(x, eps), the smallest IBP margin bound on B(x, eps); how it is approached: `root_finding.py`.
 
 Two stages. Float32 gives a few digits at the price of a few propagations of a shrinking batch, but its rounding noise
-is near 1e-6 of R0. So the last digits come from the rigorous float64 bound itself (`bounds/rigorous.py`): its secant
-goes on from where float32 ended and aims a little below the root, so that usually the second evaluation passes and ends
-it. What is returned is always an eps at which that bound was positive: the proved end of the bracket.
+is near 1e-6 of R0 = R(x, 0). So the last digits come from the rigorous float64 bound itself (`bounds/rigorous.py`): its
+secant goes on from where float32 ended and aims a little below the root, so that usually the second evaluation passes
+and ends it. What is returned is always an eps at which that bound was positive: the proved end of the bracket.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from acert_zoo.bounds.ibp import robust_margin
+from acert_zoo.bounds.ibp import class_margins
 from acert_zoo.bounds.preconditions import ROUNDING_LEVELS
 from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.errors import UnknownNameError
 from acert_zoo.network import Network
+from acert_zoo.root_finding import AIM, SMALLEST, find_roots
 
-DEFAULT_BATCH_SIZE = 128
-SETTLED = 1e-4  # float32 hands over to float64 when its next step would be this small, relatively
+DEFAULT_BATCH_SIZE = 256  # the more images, the fewer remain for the last, small batches of a search
+SETTLED = 2e-4  # float32 hands over to float64 when its next step would be this small, relatively
 FLOAT32_RESOLUTION = 1e-4
-PATIENCE = 3
-NEAR, AIM = 0.03, 0.5  # within this of the root (relatively), aim below it by this share of the tolerance
-PROOF_BATCH_SIZE = 32
-SMALLEST = 1e-30  # no radius below this is looked for
+SEARCH_BATCH_SIZE, PROOF_BATCH_SIZE = 128, 128  # images propagated at a time
 GUESS, EXPONENT = 0.004, 1.2  # first guess r = GUESS * R0 and first exponent, until there is experience
-# A proof with less than this share of R0 to spare might fail when it is repeated with another order of summation.
-CUSHION = 1e-10
-
-Evaluate = Callable[[Tensor, Tensor], Tensor]  # (indices, eps) -> margin bounds, all [n]
 
 
 @dataclass(frozen=True)
@@ -114,113 +103,6 @@ class Experience:
         return self._exponent.slope if self.known else 0.0
 
 
-@dataclass
-class Roots:
-    """State of a search: for every sample a bracket, and the last evaluated point with the local exponent."""
-
-    low: Tensor  # largest eps that passed (0: none yet)
-    low_value: Tensor  # R there
-    point: Tensor  # where to evaluate next
-    exponent: Tensor
-    evaluations: int = 0
-
-
-def find_roots(
-    evaluate: Evaluate,
-    start: Tensor,
-    guess: Tensor,
-    exponent: Tensor,
-    rtol: float,
-    *,
-    growth: float = 0.0,
-    settle: float | None = None,
-    resolution: float = 1e-10,
-) -> Roots:
-    """Brackets the root of every sample's R to the relative width `rtol`, from below.
-
-    Args:
-        evaluate: R at (indices, eps); NaN counts as failed.
-        start: R0 > 0 [n].
-        guess: first points [n]; exponent: first local exponents [n] of R0 - R against eps.
-        growth: how the exponent grows with eps: like eps ** growth, where nothing better is known.
-        settle: stop as soon as the next point would lie this close (relatively) to the last: enough for a guess.
-        resolution: points closer than this (relatively) say nothing about the slope, for rounding noise.
-
-    A sample is done when its bracket is narrow enough, or when the root estimated through its last points is that
-    close above the largest eps that passed.
-    """
-    n = len(start)
-    low, low_value = torch.zeros_like(start), start.clone()
-    high = torch.full_like(start, math.inf)
-    point = guess.double().clamp(SMALLEST, 1.0)
-    estimate, inverse = point.clone(), 1 / exponent.double()
-    curve = _Curve(n, growth)
-    stale = torch.zeros(n, dtype=torch.int64)  # points in a row that brought the estimate no nearer
-    last_step = torch.full_like(start, math.inf)
-    active = torch.arange(n)
-    evaluations = 0
-    while len(active):
-        p = point[active]
-        value = evaluate(active, p)
-        evaluations += len(active)
-        passed = value > CUSHION * start[active]
-        low[active] = torch.where(passed, p, low[active])
-        low_value[active] = torch.where(passed, value, low_value[active])
-        high[active] = torch.where(passed, high[active], p)
-        lo, hi = low[active], high[active]
-        known, inverse[active], step = curve.add(active, p, start[active], value, inverse[active], resolution)
-        root = p * torch.exp(step)
-        # no usable model: bisect log eps, or walk up or down by a factor of 8 while one end is open
-        middle = torch.where(lo > 0, torch.sqrt(lo * hi.clamp(max=1.0)), p * 0.125)
-        middle = torch.where(hi.isinf(), torch.minimum(p * 8, torch.ones_like(p)), middle)
-        estimate[active] = root = torch.where(root.isfinite() & (root > 0), root, middle)
-        target = torch.where(step.abs() < NEAR, root * (1 - AIM * rtol), root).clamp(max=1.0)
-        stale[active] = torch.where(step.abs() < 0.5 * last_step[active], 0, stale[active] + 1)
-        last_step[active] = step.abs()
-        outside = (target <= lo) | (target >= hi) | ~target.isfinite()
-        bisect = outside | ((stale[active] >= PATIENCE) & hi.isfinite() & (lo > 0))
-        point[active] = torch.where(bisect, middle, target).clamp(max=1.0)
-        close = (root <= lo * (1 + rtol)) & known & passed  # the model's word, at a point that passed
-        if settle is not None:
-            close |= (step.abs() < settle) & known
-        active = active[~((hi <= lo * (1 + rtol)) | (lo >= 1.0) | (hi < SMALLEST) | close)]
-    return Roots(low, low_value, estimate, 1 / inverse, evaluations)
-
-
-class _Curve:
-    """The last three points of every sample in the coordinates h = log((R0 - R) / R0), z = log eps; the root is z(0).
-
-    z(h) is extrapolated by the parabola through three points where they agree about the slope, else by the line
-    through two, else along the slope known before, at first bent by the growth of the exponent.
-    """
-
-    def __init__(self, n: int, growth: float) -> None:
-        self.growth = growth
-        self.h, self.z = torch.full((2, n), math.nan, dtype=torch.float64), torch.full((2, n), math.nan).double()
-
-    def add(
-        self, index: Tensor, eps: Tensor, start: Tensor, value: Tensor, inverse: Tensor, resolution: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(whether a slope was measured, dz/dh at the root, z(0) - z) after R(eps) = value; `inverse`: dz/dh before."""
-        h, z = torch.log((start - value) / start), torch.log(eps)
-        (h1, h0), (z1, z0) = self.h[:, index], self.z[:, index]
-        apart = (z - z1).abs() > resolution
-        line, before = (z - z1) / (h - h1), (z1 - z0) / (h1 - h0)
-        measured = apart & line.isfinite() & (line > 0)
-        slope = torch.where(measured, line, inverse)
-        bend = (line - before) / (h - h0)
-        curved = measured & bend.isfinite() & (bend * h1).abs().lt(0.7 * line) & ((line + bend * (-h - h1)) > 0)
-        bent = torch.log1p(-h * slope * self.growth) / self.growth if self.growth > 0.01 else -h * slope
-        step = torch.where(z1.isnan() & bent.isfinite(), bent, -h * slope)
-        step = torch.where(curved, -h * (line - bend * h1), step)
-        slope = torch.where(curved, line - bend * (h + h1), slope)
-        keep = apart | z1.isnan()
-        for kept, new, last in ((self.h, h, h1), (self.z, z, z1)):
-            kept[1, index] = torch.where(keep, last, kept[1, index])
-            kept[0, index] = torch.where(keep, new, kept[0, index])
-        return measured | ~apart, slope, step
-
-
 class RadiusSearch:
     """Certified radii of one network; keeps what it learns between batches.
 
@@ -248,22 +130,26 @@ class RadiusSearch:
         images, labels, logits = images.to(self.device), labels.to(self.device), logits.to(self.device)
         radius = torch.zeros(len(labels), dtype=torch.float64)
         margin = torch.full_like(radius, math.nan)
-        others = logits.scatter(1, labels.unsqueeze(1), -math.inf).max(1).values
-        clean = (logits.gather(1, labels.unsqueeze(1)).squeeze(1).double() - others.double()).cpu()
+        wide = logits.double()
+        clean = (wide.gather(1, labels.unsqueeze(1)) - wide).scatter(1, labels.unsqueeze(1), math.inf).cpu()
         correct = (logits.argmax(1) == labels).cpu().nonzero().squeeze(1)
         if len(correct) == 0:
             return RadiusResult(radius, margin, 0)
-        x, y, start = images[correct.to(self.device)], labels[correct.to(self.device)], clean[correct]
-        low, low_value, evaluations, proofs = self._search(x, y, start)
+        x, y = images[correct.to(self.device)], labels[correct.to(self.device)]
+        low, low_value, evaluations, proofs = self._search(x, y, clean[correct])
         found = low > 0
         radius[correct] = low
         margin[correct[found]] = low_value[found]
         return RadiusResult(radius, margin, evaluations, proofs)
 
-    def _search(self, x: Tensor, y: Tensor, start: Tensor) -> tuple[Tensor, Tensor, int, int]:
+    def _search(self, x: Tensor, y: Tensor, clean: Tensor) -> tuple[Tensor, Tensor, int, int]:
+        """(radii, R there, evaluations, proofs) of correct samples with margins `clean` [n, K]; inf for the label."""
+        start = clean.amin(1)
+
         def fast(index: Tensor, eps: Tensor) -> Tensor:
             index = index.to(self.device)
-            return robust_margin(self.network, x[index], y[index], eps.to(self.device)).double().cpu()
+            parts = zip(index.split(SEARCH_BATCH_SIZE), eps.to(self.device).split(SEARCH_BATCH_SIZE), strict=True)
+            return torch.cat([class_margins(self.network, x[i], y[i], e) for i, e in parts]).double().cpu()
 
         guess, exponent = self.experience.guess(start)
         # Equal logits leave nothing to scale the search by, and a float32 overflow nothing to search.
@@ -274,7 +160,7 @@ class RadiusSearch:
             if not self.experience.known and len(usable) > 16:  # a few pilots give the others a good first guess
                 pilots = usable[:8]
                 first = find_roots(
-                    lambda i, e: fast(pilots[i], e), start[pilots], guess[pilots], exponent[pilots], 0.01, settle=0.05
+                    lambda i, e: fast(pilots[i], e), clean[pilots], guess[pilots], exponent[pilots], 0.01, settle=0.05
                 )
                 self.experience.learn(start[pilots], first.point, first.exponent)
                 spent += first.evaluations
@@ -282,7 +168,7 @@ class RadiusSearch:
                 guess[pilots], exponent[pilots] = first.point, first.exponent
             roots = find_roots(
                 lambda i, e: fast(usable[i], e),
-                start[usable],
+                clean[usable],
                 guess[usable],
                 exponent[usable],
                 self.rtol,

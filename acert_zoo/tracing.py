@@ -101,7 +101,7 @@ def prepare(
     if not dtypes <= {torch.float32, torch.float64} or len(dtypes) > 1:
         raise InvalidInputError(f"weights must all be float32 or all float64, got {sorted(map(str, dtypes))}")
     dtype = next(iter(dtypes), torch.float32)
-    normalize = _normalize(shape[0], mean, std)
+    normalize = channel_constants(shape[0], mean, std)
     _check_module(model, shape, normalize, dtype)
     network = trace(model, shape).detach()
     if normalize is not None:
@@ -169,7 +169,7 @@ def _inert(module: nn.Module) -> bool:
     return not isinstance(module, (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd))
 
 
-def _normalize(channels: int, mean: Any, std: Any) -> tuple[Tensor, Tensor] | None:
+def channel_constants(channels: int, mean: Any, std: Any) -> tuple[Tensor, Tensor] | None:
     if mean is None and std is None:
         return None
     if mean is None or std is None:
@@ -186,7 +186,7 @@ def _normalize(channels: int, mean: Any, std: Any) -> tuple[Tensor, Tensor] | No
     return out[0], out[1]
 
 
-def _random_images(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def random_images(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     smooth = torch.rand(4, *shape, generator=generator)
     return torch.cat([smooth, (smooth > 0.5).float()]).to(dtype)
@@ -201,7 +201,7 @@ def _module_logits(model: nn.Module, images: Tensor, normalize: tuple[Tensor, Te
 
 
 def _check_module(model: nn.Module, shape: tuple[int, ...], normalize: Any, dtype: torch.dtype) -> None:
-    images = _random_images(shape, dtype)
+    images = random_images(shape, dtype)
     try:
         logits = _module_logits(model, images, normalize)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
@@ -224,7 +224,7 @@ def _check_module(model: nn.Module, shape: tuple[int, ...], normalize: Any, dtyp
 def _compare(
     model: nn.Module, network: Network, shape: tuple[int, ...], normalize: Any, dtype: torch.dtype, tolerance: float
 ) -> None:
-    images = _random_images(shape, dtype)
+    images = random_images(shape, dtype)
     expected, got = _module_logits(model, images, normalize), network(images)
     difference = (expected - got).abs().max().item() if expected.shape == got.shape else math.inf
     limit = tolerance * max(1.0, expected.abs().max().item())

@@ -133,3 +133,13 @@ def overflowing_network() -> Network:
     rows = torch.zeros(2, 512)
     rows[0, :256], rows[0, 256:] = 2.0**120, -(2.0**120)
     return Network((*steps, Linear(inputs=(len(steps),), weight=rows, bias=torch.zeros(2))))
+
+
+def overflow_in_one_class() -> Network:
+    """The same with a class 1 that wins by 3e38 and a class 2 that loses by 1: f_0 - f_1 overflows to +inf, f_0 - f_2
+    is found to be 1, and so is the smaller of the two."""
+    net = overflowing_network()
+    rows = torch.zeros(3, 512)
+    rows[[0, 2]] = net.head.weight[0]
+    bias = torch.tensor([1.0, 3e38, 0.0])
+    return Network((*net.steps[:-1], dataclasses.replace(net.head, weight=rows, bias=bias)))

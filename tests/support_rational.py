@@ -6,6 +6,7 @@ as dense matrices by applying them to unit vectors, which is exact.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -252,7 +253,10 @@ def random_network(rng: np.random.Generator, depth: int, regimes: Sequence[str],
     steps: list[Step] = []
 
     def add(kind: type[Step], *inputs: int, **fields: Any) -> int:
-        steps.append(kind(inputs=inputs or (len(steps),), name=f"{kind.__name__}{len(steps)}", **fields))
+        step = kind(inputs=inputs or (len(steps),), name=f"{kind.__name__}{len(steps)}", **fields)
+        if isinstance(step, Affine) and rng.random() < 0.2:
+            step = _with_cancelling_bias(steps, step)
+        steps.append(step)
         return len(steps)
 
     mean, std = rng.uniform(0, 1, 2), rng.uniform(0.2, 1, 2)
@@ -293,6 +297,16 @@ def random_network(rng: np.random.Generator, depth: int, regimes: Sequence[str],
         w[1], b[1] = torch.nextafter(w[0], torch.tensor(torch.inf)).nan_to_num(posinf=3.4e38), b[0]
     add(Linear, weight=w, bias=b)
     return Network(tuple(steps))
+
+
+def _with_cancelling_bias(steps: list[Step], step: Affine) -> Affine:
+    """The step with biases that cancel its products where every pixel is 1/2."""
+    values = [torch.full((1, 2, 3, 3), 0.5)]
+    for earlier in steps:
+        values.append(earlier(*(values[i] for i in earlier.inputs)))
+    products = step.map(values[step.inputs[0]], step.weight)
+    bias = -products.flatten(2).mean(2)[0] if products.dim() > 2 else -products[0]
+    return dataclasses.replace(step, bias=bias.nan_to_num(nan=0.0))
 
 
 def _shape_after(steps: list[Step]) -> torch.Size:

@@ -92,6 +92,23 @@ def test_nesting_holds_between_orders_of_summation():
         assert violations(p5, RigorousNetwork(permuted(source, seed)), 10 + seed, 600) == 0
 
 
+def test_nesting_holds_between_batches_and_single_images():
+    """Layers of 32 channels are evaluated in another way where several images come together (`nonnegative.py`)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        model = architectures.build("cnn", **STATISTICS, convs=[[32, 1], [8, 2]], hidden=12)
+    p1, p5 = (RigorousNetwork(trace(model).detach(), constant=c) for c in (1.0, 5.0))
+    assert p1._prepared[3].nonnegative is not None
+    x, e, x_inner, e_inner = nested_boxes(40, 5)
+    labels = torch.zeros(40, dtype=torch.int64)
+
+    def singly(network: RigorousNetwork, *batch: Tensor) -> Tensor:
+        return torch.cat([network.margins(*image) for image in zip(*(t.split(1) for t in batch), strict=True)])
+
+    assert bool((p5.margins(x, labels, e) <= singly(p1, x_inner, labels, e_inner)).all())
+    assert bool((singly(p5, x, labels, e) <= p1.margins(x_inner, labels, e_inner)).all())
+
+
 def test_equal_constants_are_not_nested():
     source = network("cnn", 1.0)
     p1 = RigorousNetwork(source)

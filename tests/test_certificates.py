@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acert_zoo.certificate_file import Header, Line, format_file, parse, radius_text, read_file
+from acert_zoo.certificate_writer import CertificateWriter
 from acert_zoo.certificates import Certificates, network_sha256
 from acert_zoo.errors import CertificateFileError, InvalidInputError
 from acert_zoo.network import trace
@@ -211,6 +213,34 @@ def test_contradictions(change: dict[str, object]) -> None:
 
 def test_a_cascade_has_no_single_margin() -> None:
     assert line(margin=None, route=0).contradictions() == []
+
+
+def test_the_header_says_the_weakest_level_that_there_is(tmp_path: Path) -> None:
+    """CROWN certificates are found at levels that are known only when they are there; until then the worst is said."""
+    path, possible = tmp_path / "c.jsonl", header(method="crown", rounding="float32")
+    first, second = certificates([0.25, 0.5]).lines()
+
+    def run(ids: list[str], lines: list[Line]) -> str:
+        with CertificateWriter(path, possible) as writer:
+            writer.expect(ids)
+            writer.append(lines)
+            before = read_file(path, partial=True).header.rounding
+            writer.finish()
+        assert read_file(path, partial=True).header.rounding == writer.header.rounding
+        return f"{before}, {writer.header.rounding}"
+
+    assert run([first.id, second.id], [first]) == "float32, float32"  # broken off
+    assert run([first.id, second.id], [second]) == "float32, real-sound"
+    assert run([first.id], []) == "real-sound, real-sound"
+    third = dataclasses.replace(first, id="more", rounding="float64")
+    assert run(["more"], [third]) == "float32, float64"
+    assert Certificates.load(path).rounding == "float64"
+
+
+def test_a_line_weaker_than_the_header_is_refused() -> None:
+    (line,) = certificates([0.25]).lines()
+    with pytest.raises(CertificateFileError, match="line 2: rounding 'float32' is weaker than the header's"):
+        parse(format_file(header(n=1), [dataclasses.replace(line, rounding="float32")]))
 
 
 @pytest.mark.parametrize("key", ["n", "created", "package_version"])

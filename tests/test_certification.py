@@ -317,7 +317,7 @@ def test_memory_is_bounded_by_the_batch(model: nn.Module) -> None:
     images = torch.rand(300, 3, 8, 8)
     from acert_zoo import certification, radius
 
-    original = radius.robust_margin
+    original = radius.class_margins
     largest = 0
 
     def spy(network: Any, x: Tensor, y: Tensor, eps: Any) -> Tensor:
@@ -326,7 +326,7 @@ def test_memory_is_bounded_by_the_batch(model: nn.Module) -> None:
         return original(network, x, y, eps)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(radius, "robust_margin", spy)
+        patch.setattr(radius, "class_margins", spy)
         certification.certify(model, images, batch_size=16)
     handle.remove()
     assert 0 < largest <= 16

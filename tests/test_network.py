@@ -42,6 +42,15 @@ def test_values_are_numbered_from_the_input():
     assert [v.flatten().tolist() for v in values] == [[-1, 3], [0, 3], [-1, 6], [-1, 6]]
 
 
+def test_last_readers_and_relus_that_may_overwrite():
+    """Of two ReLUs behind affine steps, the value of one is read again by the sum."""
+    first, second = head(2), head(2, 2)
+    network = Network((first, ReLU(inputs=(1,)), second, ReLU(inputs=(3,)), Add(inputs=(3, 4)), head(2, 5)))
+    assert network.last_use == {0: 0, 1: 1, 2: 2, 3: 4, 4: 4, 5: 5}
+    assert network.overwritable == {1}
+    assert Network((ReLU(inputs=(0,)), head(2, 1))).overwritable == set()  # the input box is not ours to overwrite
+
+
 def test_steps_that_rearrange():
     x = torch.arange(12.0).view(1, 3, 2, 2)
     assert Reshape(inputs=(0,), shape=(6, 2))(x).shape == (1, 6, 2)

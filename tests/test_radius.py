@@ -14,7 +14,8 @@ from acert_zoo.bounds.ibp import robust_margin
 from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.errors import UnknownNameError, UnsoundSettingError
 from acert_zoo.network import Network, trace
-from acert_zoo.radius import certified_radius, find_roots
+from acert_zoo.radius import certified_radius
+from acert_zoo.root_finding import find_roots
 from tests.support_models import small_model
 
 LEVELS = ("float32", "real-sound", "float32-deployed")
@@ -121,6 +122,22 @@ def test_find_roots_brackets_from_below(root: float, power: float, factor: float
     roots = find_roots(evaluate, start, torch.tensor([guess], dtype=torch.float64), torch.tensor([1.2]).double(), 1e-6)
     assert root * (1 - 2e-6) <= roots.low.item() <= root
     assert roots.evaluations < 80
+
+
+def test_margins_are_followed_one_by_one() -> None:
+    """Where another class takes over, R has a kink, and the two margins have none."""
+
+    def margins(index: Tensor, eps: Tensor) -> Tensor:
+        return torch.stack([1 - eps, 2 - (eps / 0.125) ** 2, torch.full_like(eps, math.inf)], 1)
+
+    root = 0.125 * math.sqrt(2)
+    guess, exponent = torch.tensor([0.02]).double(), torch.tensor([1.5]).double()
+    clean = torch.tensor([[1.0, 2.0, math.inf]]).double()
+    each = find_roots(margins, clean, guess, exponent, 1e-6)
+    smallest = find_roots(lambda i, e: margins(i, e).amin(1), clean.amin(1), guess, exponent, 1e-6)
+    for roots in (each, smallest):
+        assert root * (1 - 1e-6) <= roots.low.item() <= root
+    assert each.evaluations < smallest.evaluations
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -8,7 +8,8 @@ Its `BoundedModule._named_members` also lacks the `remove_duplicate` argument th
 and its alpha-CROWN starts from slopes of exactly 0 and 1 behind a clamp, whose gradient is 0 there in current torch: no
 slope ever moved. Both are mended after the import, if a probe shows them.
 Its import configures the root logger and the warnings filter of the whole process: both are put back.
-Nothing is replaced that exists, so newer auto-LiRPA (0.4 to 0.7) and older torch are left as they are.
+Nothing is replaced that exists, so newer auto-LiRPA (0.4 to 0.7) and older torch are left as they are; what those
+releases call otherwise is told by looking (`inner_boxes_argument`).
 """
 
 from __future__ import annotations
@@ -53,7 +54,10 @@ def fill_gaps() -> list[str]:
 
 
 def _set_opset_version(version: int) -> None:
-    from torch.onnx._internal.torchscript_exporter import _globals
+    try:
+        from torch.onnx._internal.torchscript_exporter import _globals
+    except ImportError:  # until torch 2.8
+        from torch.onnx import _globals  # type: ignore[attr-defined, no-redef]
 
     _globals.GLOBALS.export_onnx_opset_version = version
 
@@ -67,7 +71,11 @@ def quiet() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(record=True), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(record=True),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),  # torch's word on a missing CUDA run time
+        ):
             yield
     finally:
         logging.disable(disabled)
@@ -98,6 +106,12 @@ def load() -> Any:
     return module
 
 
+def inner_boxes_argument(bounded_module: type) -> str:
+    """What `compute_bounds` calls the boxes of inner values: renamed in 0.4."""
+    names = inspect.signature(bounded_module.compute_bounds).parameters  # type: ignore[attr-defined]
+    return "interm_bounds" if "interm_bounds" in names else "intermediate_layer_bounds"
+
+
 def _accept_remove_duplicate(bounded_module: type) -> bool:
     """Wraps `_named_members` where it lacks the argument (its own code never lists a member twice); True if done."""
     original = bounded_module._named_members  # type: ignore[attr-defined]
@@ -113,14 +127,17 @@ def _accept_remove_duplicate(bounded_module: type) -> bool:
 
 def _let_slopes_move() -> bool:
     """Gives `BoundRelu._relu_mask_alpha` a clamp with a gradient at its ends, where it has none; True if done."""
-    from auto_LiRPA.operators.activation import BoundRelu
-
-    original = getattr(BoundRelu, "_relu_mask_alpha", None)
-    if original is None:
+    relu = importlib.import_module("auto_LiRPA.bound_ops").BoundRelu
+    original = inspect.getattr_static(relu, "_relu_mask_alpha", None)
+    if not isinstance(original, staticmethod):  # the form of 0.3; later ones are left as they are
         return False
     probe = torch.zeros(1, requires_grad=True)
-    with torch.enable_grad():
-        (moved,) = torch.autograd.grad(original(-torch.ones(1), torch.ones(1), probe, None)[0].sum(), probe)
+    try:
+        with torch.enable_grad():
+            slope = original.__func__(-torch.ones(1), torch.ones(1), probe, None)[0]
+            (moved,) = torch.autograd.grad(slope.sum(), probe)
+    except TypeError:
+        return False
     if moved.item() != 0:
         return False
 
@@ -134,7 +151,7 @@ def _let_slopes_move() -> bool:
             (upper <= 0).all(),
         )
 
-    BoundRelu._relu_mask_alpha = staticmethod(_relu_mask_alpha)
+    relu._relu_mask_alpha = staticmethod(_relu_mask_alpha)
     return True
 
 

@@ -1,8 +1,13 @@
 """Long float64 inner products summed in blocks, so that their rounding errors stay small.
 
 The error of a sum grows with the number of additions a term passes through, the *depth*: n for plain products of length
-n, but only BLOCK + (number of blocks) where each block is summed first, then the blocks, then the bias.
-Which order is used inside a block does not matter.
+n and a bias, but only BLOCK + (number of blocks) where each block is summed first, then the blocks, then the bias.
+
+Nothing is assumed of the order in which a matrix product adds: in a block of b products each is rounded once and then
+passes through at most b - 1 additions; the sum of B blocks adds at most B - 1 to that, the bias 1. So there are at most
+b + B roundings, where a depth of L allows L + 1. It takes care that a block is finished before it is added: a product
+*accumulated* into a matrix (`addmm_`) is one block with what the matrix held, since BLAS may add the products to that
+one by one.
 """
 
 from __future__ import annotations
@@ -49,9 +54,10 @@ def blocked_linear(weight: Tensor, bias: Tensor) -> tuple[Callable[[Tensor], Ten
 def blocked_conv(step: Conv, weight: Tensor, bias: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
     """The convolution `step` with these weights, blocks being groups of input channels; and its depth.
 
-    The input is unfolded ([C kh kw, N L], one column for each output position) and multiplied by the weights as a
-    matrix, in blocks of its rows. Grouped convolutions go to torch, whose float64 convolutions on the CPU do the same
-    without blocks (tests look at torch's choice).
+    The input is unfolded ([C kh kw, L N], one column for each output position) and multiplied by the weights as a
+    matrix, in blocks of its rows. The result has the batch axis last in memory, as `nonnegative.py` likes it;
+    elementwise operations keep that. Grouped convolutions go to torch, whose float64 convolutions on the CPU do the
+    same without blocks (tests look at torch's choice).
     """
     outputs, channels, *kernel = weight.shape
     n = channels * math.prod(kernel)
@@ -62,7 +68,7 @@ def blocked_conv(step: Conv, weight: Tensor, bias: Tensor) -> tuple[Callable[[Te
     shift = bias.unsqueeze(1)
 
     def apply(x: Tensor) -> Tensor:
-        size = _output_size(step, x)
+        size = output_size(step, x)
         count = max(1, _COLUMNS // (n * math.prod(size)))
         if count >= len(x):
             return product(x, size)
@@ -71,20 +77,25 @@ def blocked_conv(step: Conv, weight: Tensor, bias: Tensor) -> tuple[Callable[[Te
     def product(x: Tensor, size: tuple[int, int]) -> Tensor:
         columns = _unfold(step, x, size)
         rows = [columns] if len(blocks) == 1 else columns.split(blocks[0].shape[1])
-        return _sum_of_products(blocks, rows).add_(shift).view(outputs, len(x), *size).transpose(0, 1)
+        return _sum_of_products(blocks, rows).add_(shift).view(outputs, *size, len(x)).permute(3, 0, 1, 2)
 
     return apply, n if len(blocks) == 1 else width + len(blocks)
 
 
 def _sum_of_products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-    """The sum of the matrix products left_i right_i, the first block first."""
+    """The sum of the matrix products left_i right_i, each finished before it is added.
+
+    `addmm_` would not do: BLAS may add the products of a block to the sum one by one (gemv kernels do), which is a
+    depth of n.
+    """
     out = left[0] @ right[0]
+    part = torch.empty_like(out) if len(left) > 1 else out
     for a, b in zip(left[1:], right[1:], strict=True):
-        out.addmm_(a, b)
+        out.add_(torch.mm(a, b, out=part))
     return out
 
 
-def _output_size(step: Conv, x: Tensor) -> tuple[int, int]:
+def output_size(step: Conv, x: Tensor) -> tuple[int, int]:
     """(height, width) of the convolution's output."""
     spans = zip(x.shape[2:], step.padding, step.dilation, step.weight.shape[2:], step.stride, strict=True)
     height, width = (
@@ -94,21 +105,21 @@ def _output_size(step: Conv, x: Tensor) -> tuple[int, int]:
 
 
 def _unfold(step: Conv, x: Tensor, size: tuple[int, int]) -> Tensor:
-    """[C kh kw, N L]: what each weight of a kernel meets at each output position, zeros in the padding."""
+    """[C kh kw, L N]: what each weight of a kernel meets at each output position, zeros in the padding."""
     (count, channels, height, width), (top, side) = x.shape, step.padding
-    padded = x.new_zeros(channels, count, height + 2 * top, width + 2 * side)
-    padded[:, :, top : top + height, side : side + width] = x.transpose(0, 1)
-    channel, image, row, column = padded.stride()
+    padded = x.new_zeros(channels, height + 2 * top, width + 2 * side, count)
+    padded[:, top : top + height, side : side + width] = x.permute(1, 2, 3, 0)
+    channel, row, column, image = padded.stride()
     kernel = step.weight.shape[2:]
     windows = padded.as_strided(
-        (channels, *kernel, count, *size),
+        (channels, *kernel, *size, count),
         (
             channel,
             row * step.dilation[0],
             column * step.dilation[1],
-            image,
             row * step.stride[0],
             column * step.stride[1],
+            image,
         ),
     )
-    return windows.reshape(channels * math.prod(kernel), count * math.prod(size))
+    return windows.reshape(channels * math.prod(kernel), math.prod(size) * count)

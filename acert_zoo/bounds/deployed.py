@@ -47,6 +47,7 @@ from acert_zoo.bounds.rules import (
     RealSound,
     Terms,
     add_boxes,
+    by_label,
     center_radius,
     down,
     gamma,
@@ -103,9 +104,9 @@ class Float32Deployed(RealSound):
     def terms(self, n: int, depth: int, *, pooling: bool = False) -> Terms:
         return deployed_terms(n, depth, self.constant, pooling=pooling)
 
-    def affine(self, step: AffineMap, x: Interval, alive: Tensor) -> Interval:
+    def affine(self, step: AffineMap, x: Interval, alive: Tensor, *, nonnegative: bool = False) -> Interval:
         alive &= fits(x, step.largest_sum, step.largest_bias)
-        return super().affine(step, x, alive)
+        return super().affine(step, x, alive, nonnegative=nonnegative)
 
     def normalize(self, step: Normalize, x: Interval, alive: Tensor) -> Interval:
         mean, std = per_channel(step.mean, x.lower), per_channel(step.std, x.lower)
@@ -140,7 +141,6 @@ class DeployedHead(Head):
         out = super().lower(x, labels, alive)
         m, r = center_radius(x, self.terms)
         h = F.linear(m.abs_().add_(r).add_(FLUSH), self.absolute, self.abs_bias).mul_(1 + self.terms.dev)
-        for label in labels.unique().tolist():
-            chosen = labels == label
+        for label, chosen in by_label(labels):
             out[chosen] = down(out[chosen] - up(logit_error(h[chosen], label, self.n)))
         return out

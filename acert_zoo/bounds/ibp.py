@@ -80,7 +80,7 @@ def input_box(images: Tensor, eps: Tensor | float) -> Interval:
 def propagate(network: Network, box: Interval, preactivations: list[Ball] | None = None) -> Interval | Ball:
     """Bounds of the head's input over `box`. Bounds at each ReLU's input are appended to `preactivations` if given."""
     values: list[Any] = [box]
-    last_use = {i: index for index, step in enumerate(network.steps) for i in step.inputs}
+    own = frozenset() if preactivations is not None or torch.is_grad_enabled() else network.overwritable
     for index, step in enumerate(network.steps[:-1]):
         inputs: list[Interval | Ball] = [values[i] for i in step.inputs]
         if isinstance(step, ReLU) and preactivations is not None:
@@ -89,13 +89,15 @@ def propagate(network: Network, box: Interval, preactivations: list[Ball] | None
             out: Interval | Ball = _affine(step, as_ball(inputs[0]))
         elif isinstance(step, BatchNorm):
             out = _batchnorm(step, as_ball(inputs[0]))
+        elif index in own:
+            out = _relu_in_place(inputs[0])  # type: ignore[arg-type]
         elif isinstance(step, Monotone):
             out = _monotone(step, inputs)
         else:
             raise UnsupportedLayerError(f"no interval rule for step {step.name!r} ({type(step).__name__})")
         values.append(out)
         for i in step.inputs:  # free what no later step reads
-            if last_use[i] == index:
+            if network.last_use[i] == index:
                 values[i] = None
     return values[network.head.inputs[0]]
 
@@ -136,6 +138,13 @@ def _monotone(step: Monotone, inputs: list[Interval | Ball]) -> Interval | Ball:
     return Interval(step(*(v.lower for v in inputs)), step(*(v.upper for v in inputs)))
 
 
+def _relu_in_place(x: Ball) -> Ball:
+    """As `_ReLUOfBall`, over its input: memory that is written for the first time costs more than the arithmetic."""
+    lower = (x.center - x.radius).relu_()
+    upper = x.center.add_(x.radius).relu_()
+    return Ball(torch.add(upper, lower, out=x.radius), upper.sub_(lower), 0.5 * x.scale)
+
+
 class _ReLUOfBall(torch.autograd.Function):
     """(relu(c + r) + relu(c - r), relu(c + r) - relu(c - r)): what autograd would do, in half the memory passes."""
 
@@ -168,6 +177,12 @@ def smallest_margin(margins: Tensor, labels: Tensor) -> Tensor:
     """R = min over t != y of the margin bounds; NaN where any of them is NaN (NaN is never proved). Shape [N]."""
     others = margins.scatter(1, labels.unsqueeze(1), torch.inf)
     return others.min(dim=1).values
+
+
+def class_margins(network: Network, images: Tensor, labels: Tensor, eps: Tensor | float) -> Tensor:
+    """Margin bounds [N, K] of every image on B(x, eps), in logit units; the column of the label holds inf."""
+    hidden = propagate(network, input_box(images, eps))
+    return margin_bounds(network.head, hidden, labels).scatter(1, labels.unsqueeze(1), torch.inf)
 
 
 def robust_margin(network: Network, images: Tensor, labels: Tensor, eps: Tensor | float) -> Tensor:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,8 @@ DEFAULT_BUDGET = 120.0  # seconds an image, all methods together
 DEFAULT_MEMORY = 4 * 2**30  # bytes that one evaluation may take, as estimated
 RTOL = 1e-3  # relative width of the last bracket
 COARSE_RTOL = 5e-3  # of alpha-crown, whose evaluations take seconds
+# What auto-LiRPA raises for graphs that one of its methods cannot handle, or that are too large for it.
+FAILURES = (RuntimeError, IndexError, AssertionError, MemoryError, TypeError, AttributeError)
 SPEED = 4e9  # multiplications a second, to begin with; every evaluation teaches better
 CUSHION = 1e-7  # logit units to spare, so that another machine's slopes, a few roundings away, prove it too
 _LIRPA_NAMES = {"ibp": "IBP", "crown-ibp": "CROWN-IBP", "crown": "CROWN", "alpha-crown": "CROWN-Optimized"}
@@ -76,10 +78,14 @@ class LirpaBounds:
     def __init__(self, network: Network, input_shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
         if dtype not in (torch.float32, torch.float64):
             raise InvalidInputError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
-        self.library = _lirpa_compat.load()
         self.network = network.to(torch.float64).fold_batchnorm().to(dtype)
+        self._set(LirpaModule(self.network).eval(), self.network.num_classes, input_shape, dtype)
+
+    def _set(self, module: Any, num_classes: int, input_shape: Sequence[int], dtype: torch.dtype) -> None:
+        """`module` takes what its method `box` makes of pixels, and returns logits [N, num_classes]."""
+        self.library = _lirpa_compat.load()
+        self.module, self.num_classes = module, num_classes
         self.dtype, self.input_shape = dtype, tuple(input_shape)
-        self.module = LirpaModule(self.network).eval()
         self._bounded: dict[bool, Any] = {}
 
     def margins(self, images: Tensor, labels: Tensor, eps: Tensor | float, method: str) -> Tensor:
@@ -95,9 +101,9 @@ class LirpaBounds:
         sizes = torch.as_tensor(eps, dtype=self.dtype).expand(len(x))
         box = input_box(x, sizes)
         lower, upper = (t.contiguous() for t in self.module.box(box.lower, box.upper))
-        others = torch.arange(self.network.num_classes).expand(len(x), -1)
+        others = torch.arange(self.num_classes).expand(len(x), -1)
         others = others[others != labels.unsqueeze(1)].view(len(x), -1)
-        identity = torch.eye(self.network.num_classes, dtype=self.dtype)
+        identity = torch.eye(self.num_classes, dtype=self.dtype)
         rows = identity[labels].unsqueeze(1) - identity[others]
         with _lirpa_compat.quiet(), _default_dtype(self.dtype), torch.set_grad_enabled(method == "alpha-crown"):
             bounded = self._module(optimized=method == "alpha-crown")
@@ -110,7 +116,8 @@ class LirpaBounds:
                     arguments["reference_bounds"] = _inner_boxes(bounded)
                 if method == "alpha-crown":  # the inner boxes are those of crown: only the last pass is optimised
                     bounded.compute_bounds(**arguments, method="CROWN")
-                    arguments["intermediate_layer_bounds"] = _inner_boxes(bounded)
+                    name = _lirpa_compat.inner_boxes_argument(self.library.BoundedModule)
+                    arguments[name] = _inner_boxes(bounded)
                 bound = torch.fmax(bound, bounded.compute_bounds(**arguments, method=_LIRPA_NAMES[method])[0])
         return bound.detach().double().amin(1)
 
@@ -249,7 +256,7 @@ class _ImageSearch:
             raise _Limit(f"{method} would exceed the time budget at eps {eps:.3g}")
         try:
             value = self.bounds.margins(self.image, self.label, eps, method).item()
-        except (RuntimeError, IndexError, AssertionError, MemoryError) as error:
+        except FAILURES as error:
             raise _Limit(f"auto-LiRPA failed in {method} at eps {eps:.3g}: {str(error).splitlines()[:1]}") from error
         self.speed.learn(method, cost.multiplications, time.perf_counter() - started)
         best.evaluations += 1
@@ -266,7 +273,7 @@ class _ImageSearch:
             return value
 
         try:
-            _climb(evaluate, best.radius, COARSE_RTOL if method == "alpha-crown" else RTOL)
+            climb(evaluate, best.radius, COARSE_RTOL if method == "alpha-crown" else RTOL)
         except _Limit as limit:
             best.note = str(limit)
         if not proved or max(proved) <= best.radius:
@@ -280,7 +287,7 @@ class _ImageSearch:
         best.radius, best.margin, best.method, best.rounding = radius, margin, method, rounding
 
 
-def _climb(evaluate: Callable[[float], float], start: float, rtol: float = RTOL) -> None:
+def climb(evaluate: Callable[[float], float], start: float, rtol: float = RTOL) -> None:
     """Evaluates at ever better points from `start`, a proved radius or 0; evaluate() keeps what it proves.
 
     Doubles while proved, halves (from above) while not; then narrows the bracket by the secant through its ends in

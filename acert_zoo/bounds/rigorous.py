@@ -15,12 +15,14 @@ from acert_zoo.bounds.ibp import Interval, smallest_margin
 from acert_zoo.bounds.preconditions import ROUNDING_LEVELS
 from acert_zoo.bounds.rules import input_box, rules_for
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.network import Add, Affine, AvgPool, BatchNorm, Network, Normalize, ReLU
+from acert_zoo.network import Add, Affine, AvgPool, BatchNorm, Linear, Network, Normalize, ReLU
 
 __all__ = ["ROUNDING_LEVELS", "RigorousNetwork"]
 
 Refine = Callable[[int, list[Interval], Interval], Interval]
-_CHUNK = 32  # images at a time: more gain nothing, and memory is bounded
+_CHUNK = 128  # images at a time: memory is bounded
+_CACHED = 2**20  # bytes of the largest value of the convolutional part: second-level caches hold about two of them
+_FEWEST = 4  # images, all the same
 
 
 def refuse_unproved(margin: Tensor, alive: Tensor) -> Tensor:
@@ -55,13 +57,14 @@ class RigorousNetwork:
             if isinstance(step, (Affine, AvgPool, BatchNorm))
         }
         self._head = self._rules.head(self.network.head)
-        read = [i for step in self.network.steps for i in step.inputs]
-        self._in_place = {  # ReLUs that may overwrite what they read: an affine rule's own tensors, read by nobody else
-            index
-            for index, step in enumerate(self.network.steps)
-            if isinstance(step, ReLU) and step.inputs[0] - 1 in self._prepared and read.count(step.inputs[0]) == 1
-        }
-        self._last_use = {i: index for index, step in enumerate(self.network.steps) for i in step.inputs}
+        self._nonnegative: set[int] = set()  # values with lo >= 0
+        for index, step in enumerate(self.network.steps):
+            if isinstance(step, ReLU) or (
+                isinstance(step, preconditions.EXACT) and self._nonnegative.issuperset(step.inputs)
+            ):
+                self._nonnegative.add(index + 1)
+        self._sizes: dict[tuple[int, ...], int] = {}
+        self._joint = self._first_joint()
 
     @torch.no_grad()
     def margins(self, images: Tensor, labels: Tensor, eps: Tensor | float) -> Tensor:
@@ -106,36 +109,75 @@ class RigorousNetwork:
 
     def _margins(self, images: Tensor, labels: Tensor, eps: Tensor) -> Tensor:
         alive = torch.ones(len(images), dtype=torch.bool)
-        hidden = self._propagate(input_box(images, eps), alive)
+        hidden = self._hidden(images, eps, alive)
         margin = smallest_margin(self._head.lower(hidden, labels, alive), labels)
         return refuse_unproved(margin, alive)
 
-    def _propagate(
-        self, box: Interval, alive: Tensor, kept: list[Interval] | None = None, refine: Refine | None = None
-    ) -> Interval:
-        values: list[Interval | None] = [box]
+    def _first_joint(self) -> int | None:
+        """The input of the first linear layer, if that is not the head and no later step reads an earlier value."""
         for index, step in enumerate(self.network.steps[:-1]):
+            if isinstance(step, Linear):
+                begin = step.inputs[0]
+                later = [i for s in self.network.steps[index:] for i in s.inputs]
+                return begin if begin and begin == index and min(later) >= begin else None
+        return None
+
+    def _hidden(self, images: Tensor, eps: Tensor, alive: Tensor) -> Interval:
+        """The box of the head's input: up to the first linear layer in parts that caches hold, then all at once.
+
+        Convolutions move many activations and few weights, linear layers the reverse.
+        """
+        if self._joint is None or len(images) <= _FEWEST:
+            return self._propagate(input_box(images, eps), alive)
+        size = max(_FEWEST, _CACHED // (8 * self._widest(images)))
+        parts = zip(images.split(size), eps.split(size), alive.split(size), strict=True)
+        boxes = [self._propagate(input_box(x, e), a, end=self._joint) for x, e, a in parts]
+        box = boxes[0] if len(boxes) == 1 else Interval(*(torch.cat(ends) for ends in zip(*boxes, strict=True)))
+        return self._propagate(box, alive, begin=self._joint)
+
+    def _widest(self, images: Tensor) -> int:
+        """How many numbers the largest value of one image has."""
+        shape = tuple(images.shape[1:])
+        if shape not in self._sizes:
+            self._sizes[shape] = max(v.numel() for v in self.network.run(images[:1].double()))
+        return self._sizes[shape]
+
+    def _propagate(
+        self,
+        box: Interval,
+        alive: Tensor,
+        kept: list[Interval] | None = None,
+        refine: Refine | None = None,
+        *,
+        begin: int = 0,
+        end: int | None = None,
+    ) -> Interval:
+        """The box of value `end` (default: the head's input) from that of value `begin`."""
+        values: list[Interval | None] = [*[None] * begin, box]
+        end = self.network.head.inputs[0] if end is None else end
+        for index, step in list(enumerate(self.network.steps[:-1]))[begin : end if kept is None else None]:
             inputs: list[Interval] = [values[i] for i in step.inputs]  # type: ignore[misc]
             x = inputs[0]
             if isinstance(step, BatchNorm):
                 out = self._rules.batchnorm(self._prepared[index], step.mean, x, alive)
             elif index in self._prepared:
-                out = self._rules.affine(self._prepared[index], x, alive)
+                known = kept is None and step.inputs[0] in self._nonnegative
+                out = self._rules.affine(self._prepared[index], x, alive, nonnegative=known)
             elif isinstance(step, Normalize):
                 out = self._rules.normalize(step, x, alive)
             elif isinstance(step, Add):
                 out = self._rules.add(x, inputs[1], alive)
-            elif index in self._in_place and kept is None:
+            elif index in self.network.overwritable and kept is None:
                 out = Interval(x.lower.relu_(), x.upper.relu_())
             else:  # preconditions.EXACT: monotone and free of rounding
                 out = Interval(step(*(v.lower for v in inputs)), step(*(v.upper for v in inputs)))
             values.append(out if refine is None else refine(index + 1, values, out))  # type: ignore[arg-type]
             for i in step.inputs:  # free what no later step reads
-                if kept is None and self._last_use[i] == index:
+                if kept is None and self.network.last_use[i] == index:
                     values[i] = None
         if kept is not None:
             kept.extend(values)  # type: ignore[arg-type]
-        return values[self.network.head.inputs[0]]  # type: ignore[return-value]
+        return values[end]  # type: ignore[return-value]
 
     def _check(self, images: Tensor, labels: Tensor, eps: Tensor | float) -> Tensor:
         """`eps` as float64 [N]; raises on anything for which the bounds would not mean what they say."""
@@ -144,7 +186,7 @@ class RigorousNetwork:
                 f"images must be float32 [N, C, H, W] on the CPU, got {images.dtype} {tuple(images.shape)} on "
                 f"{images.device}"
             )
-        if not bool(((images >= 0) & (images <= 1)).all()):
+        if images.numel() and not (bool(images.amin() >= 0) and bool(images.amax() <= 1)):  # NaN: neither
             raise InvalidInputError("pixels must lie in [0, 1]")
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
             raise InvalidInputError(f"labels must be int64 [{len(images)}], got {labels.dtype} {tuple(labels.shape)}")

@@ -2,13 +2,16 @@
 
 Notation: u = 2^-53, g(k) = k u / (1 - k u), fl(.) = one float64 operation, |.| elementwise. A step uses
 k = c g(L + 16) and tiny = c 2^-800; c = 1 except in cascades. L is the *depth* of our evaluation: the inner length n
-(products per output), or less where long sums are formed in blocks (`blocked.py`).
+(products per output), or less where long sums are formed in blocks (`blocked.py`). Where a step can be evaluated in
+several ways, L is the largest of their depths.
 
 **The standard bound** (Higham 2002, sections 3.1 and 4.2): products and a bias, summed in any order, with or without
 FMA, such that none passes through more than L + 1 roundings, deviate from W m + b by at most
 g(L + 1)(|W||m| + |b|) + U, where U <= (2n + 1) 2^-1021 collects underflow, flush-to-zero included. In an unblocked sum
-each of n products is rounded once and passes through at most n additions: L = n. The bound holds for inner products
-only, not for Winograd, FFT or Strassen kernels.
+each of n products is rounded once and passes through at most n additions: L = n. (n products and a bias are added up
+by n additions, in whatever order or in however many partial sums and threads; adding the zeros that pad a kernel's
+registers rounds nothing, and FMA saves roundings.) In the sums |W| r there is no bias, so none passes through more
+than L roundings. The bound holds for inner products only, not for Winograd, FFT or Strassen kernels.
 
 **Affine rule.** Input box [lo, hi], finite. m = fl((lo + hi)/2): any m serves, since what counts is the radius about
 it. r0 = max(fl(hi - m), fl(m - lo)) >= 0; fl(a) = a/(1 + e), |e| <= u, so the true radius is rho <= r0 (1 + u). Then
@@ -36,7 +39,8 @@ either one alone covers the rounding of |W| r; k|m| and k|b| are each needed.
 **Nesting** (cascades). If one input box lies in another, the outputs of the rule with c on the inner box lie within
 those with 5c on the outer one: with A = |W|(|m| + r) + |b|, monotone in the box since |m| + r = max(|lo|, |hi|), the
 inner rule widens by at most (2k + g(L + 4))(1 + small) A <= 3k A, the outer one by at least
-(5k - g(L + 4))(1 - small) A >= 4k A; tiny likewise. `up`, `down`, +, - and / are monotone.
+(5k - g(L + 4))(1 - small) A >= 4k A; tiny likewise. `up`, `down`, +, - and / are monotone. Both bounds hold for every
+way of evaluating the step (batches of other sizes, `nonnegative.py`), as long as all of them share one k.
 """
 
 from __future__ import annotations
@@ -44,6 +48,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +56,7 @@ from torch import Tensor
 
 from acert_zoo.bounds.blocked import blocked_conv, blocked_linear
 from acert_zoo.bounds.ibp import Interval
+from acert_zoo.bounds.nonnegative import FEWEST_IMAGES, Nonnegative, shifted_depth, suits
 from acert_zoo.bounds.preconditions import U64, inner_length
 from acert_zoo.errors import UnsupportedLayerError
 from acert_zoo.network import Affine, AvgPool, BatchNorm, Conv, Linear, Normalize, Step
@@ -60,13 +66,25 @@ TINY = 2.0**-800
 
 
 def up(x: Tensor) -> Tensor:
-    """The next float64 towards +inf, elementwise."""
-    return torch.nextafter(x, _INF)
+    """The next float64 towards +inf, elementwise. Its gradient is that of x."""
+    return _Next.apply(x, _INF) if x.requires_grad else torch.nextafter(x, _INF)
 
 
 def down(x: Tensor) -> Tensor:
-    """The next float64 towards -inf, elementwise."""
-    return torch.nextafter(x, -_INF)
+    """The next float64 towards -inf, elementwise. Its gradient is that of x."""
+    return _Next.apply(x, -_INF) if x.requires_grad else torch.nextafter(x, -_INF)
+
+
+class _Next(torch.autograd.Function):
+    """nextafter with a gradient: older torch (2.4) has none for it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, towards: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.nextafter(x, towards)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return grad, None
 
 
 def gamma(k: int, u: float) -> float:
@@ -123,7 +141,7 @@ def guard_overflow(x: Interval) -> Interval:
     c = +inf (an overflow, perhaps only of a partial sum) would give the lower bound +inf and prove anything. The
     infinite interval makes every later output that depends on it NaN or infinite, and `margins` refuses those.
     """
-    if math.isfinite(float(x.lower.sum() + x.upper.sum())):  # the usual case, at the price of two sums
+    if math.isfinite(float(x.upper.sum())):  # the usual case: where c + d is finite, so are c and d
         return x
     bad = ~((x.lower < math.inf) & (x.upper > -math.inf))
     return Interval(x.lower.masked_fill(bad, -math.inf), x.upper.masked_fill(bad, math.inf))
@@ -142,11 +160,9 @@ def slack(weight_sums: Tensor, bias: Tensor, terms: Terms) -> Tensor:
     return (terms.bias * bias.abs() + terms.tiny * weight_sums) * (1 + 2.0**-20) + terms.floor
 
 
-def combine(c: Tensor, d: Tensor, t: Tensor, terms: Terms) -> Interval:
-    """[lo', hi'] of the affine rule from c, fl(|W| r) and t; overwrites c and d."""
-    torch.add(t, d, alpha=1 + terms.dev, out=d)
-    lower = c - d
-    return guard_overflow(Interval(lower, c.add_(d)))
+def combine(c: Tensor, d: Tensor) -> Interval:
+    """[lo', hi'] of the affine rule from c and d."""
+    return guard_overflow(Interval(c - d, c + d))
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +175,7 @@ class AffineMap:
     terms: Terms
     largest_sum: float  # max over outputs of the sum of |W| that a partial sum can reach
     largest_bias: float
+    nonnegative: Nonnegative | None = None  # c and d of a box with lo >= 0, sooner
 
 
 class RealSound:
@@ -199,17 +216,24 @@ class RealSound:
         if isinstance(step, Conv):
             center, depth = blocked_conv(step, weight, bias)
             spread, _ = blocked_conv(step, absolute, none)
+            if suits(step):  # one k for both ways, which nesting needs: a gate sees batches of any size
+                depth = max(depth, shifted_depth(step))
         else:
             center, depth = blocked_linear(weight, bias)
             spread, _ = blocked_linear(absolute, none)
         terms = self.terms(n, depth)
-        return AffineMap(center, spread, slack(sums, bias, terms), terms, float(sums.max()), float(bias.abs().max()))
+        t = slack(sums, bias, terms)
+        suited = isinstance(step, Conv) and suits(step) and terms.mid <= 2**-5
+        sooner = Nonnegative(step, t, terms) if suited else None  # type: ignore[arg-type]
+        return AffineMap(center, spread, t, terms, float(sums.max()), float(bias.abs().max()), sooner)
 
-    def affine(self, step: AffineMap, x: Interval, alive: Tensor) -> Interval:
+    def affine(self, step: AffineMap, x: Interval, alive: Tensor, *, nonnegative: bool = False) -> Interval:
+        """The affine rule; `nonnegative`: lo >= 0 is known."""
+        if nonnegative and step.nonnegative is not None and len(x.lower) >= FEWEST_IMAGES:
+            return combine(*step.nonnegative(x))
         m, r = center_radius(x, step.terms)
-        c = step.center(m)
-        del m
-        return combine(c, step.spread(r), per_channel(step.slack, c), step.terms)
+        c, d = step.center(m), step.spread(r)
+        return combine(c, torch.add(per_channel(step.slack, c), d, alpha=1 + step.terms.dev, out=d))
 
     def batchnorm(self, step: AffineMap, mean: Tensor, x: Interval, alive: Tensor) -> Interval:
         """gamma (x - mean) / sqrt(var + epsilon) + beta: x - mean as in Normalize, then the affine rule."""
@@ -263,12 +287,22 @@ class Head:
         """Lower bounds [N, K] of f_y - f_t over the hidden box; the column t = y means nothing."""
         m, r = center_radius(x, self.terms)
         out = m.new_empty(len(m), len(self.bias))
-        for label in labels.unique().tolist():
+        for label, chosen in by_label(labels):
             rows, absolute, bias, t = self.rows(label)
-            chosen = labels == label
             d = torch.add(t, F.linear(r[chosen], absolute), alpha=1 + self.terms.dev)
             out[chosen] = F.linear(m[chosen], rows, bias) - d
-        return out
+        return nothing_where_not_finite(out)
+
+
+def by_label(labels: Tensor) -> list[tuple[int, Tensor | slice]]:
+    """Each label that occurs, with where it does."""
+    found = labels.unique().tolist()
+    return [(label, labels == label if len(found) > 1 else slice(None)) for label in found]
+
+
+def nothing_where_not_finite(lower: Tensor) -> Tensor:
+    """-inf for NaN and +inf, class by class: an overflow to +inf would vanish in the minimum over the classes."""
+    return lower.masked_fill_(~torch.isfinite(lower), -math.inf)
 
 
 def rules_for(level: str, constant: float) -> RealSound:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import itertools
 import logging
 import subprocess
@@ -14,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 import acert_zoo
-from acert_zoo import architectures
+from acert_zoo import architectures, attack
 from acert_zoo.bounds import _lirpa_compat, lirpa
 from acert_zoo.bounds._lirpa_cost import crown_cost
 from acert_zoo.bounds.crown_rigorous import rigorous_check
 from acert_zoo.bounds.ibp import robust_margin
 from acert_zoo.bounds.lirpa import METHODS, LirpaBounds, certified_radius_lirpa
+from acert_zoo.certificate_file import read_file
 from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnknownNameError
 from acert_zoo.network import Network, trace
 from acert_zoo.radius import certified_radius
@@ -75,7 +77,10 @@ def test_only_what_is_missing_is_filled(monkeypatch: pytest.MonkeyPatch):
     assert _lirpa_compat.fill_gaps() == ["torch.onnx.symbolic_helper._set_opset_version"]
     assert helper._set_opset_version is not kept or kept is _lirpa_compat._set_opset_version
     helper._set_opset_version(17)
-    from torch.onnx._internal.torchscript_exporter import _globals
+    try:
+        from torch.onnx._internal.torchscript_exporter import _globals
+    except ImportError:  # until torch 2.8
+        from torch.onnx import _globals
 
     assert _globals.GLOBALS.export_onnx_opset_version == 17
 
@@ -88,7 +93,7 @@ def test_parameters_accepts_the_newer_argument_and_keeps_a_module_that_has_it():
 
 def test_slopes_have_a_gradient_at_both_ends():
     _lirpa_compat.load()
-    from auto_LiRPA.operators.activation import BoundRelu
+    from auto_LiRPA.bound_ops import BoundRelu
 
     slopes = torch.tensor([0.0, 0.5, 1.0, 0.5, 0.5], requires_grad=True)
     lower, upper = torch.tensor([-1.0, -1, -1, 0.5, -2]), torch.tensor([1.0, 1, 1, 2, -1])
@@ -99,6 +104,27 @@ def test_slopes_have_a_gradient_at_both_ends():
     assert none is None
     assert not dead
     assert not _lirpa_compat._let_slopes_move()  # a second time there is nothing to mend
+
+
+def test_a_newer_release_is_told_by_its_features(monkeypatch: pytest.MonkeyPatch):
+    """0.4 to 0.7, as published on GitHub: another name for the inner boxes, a ReLU of another form."""
+
+    class Newer:
+        def compute_bounds(self, x=None, C=None, interm_bounds=None, reference_bounds=None):
+            """As in 0.4 and later."""
+
+    assert _lirpa_compat.inner_boxes_argument(Newer) == "interm_bounds"
+    assert _lirpa_compat.inner_boxes_argument(_lirpa_compat.load().BoundedModule) == "intermediate_layer_bounds"
+
+    class BoundRelu:
+        def _relu_mask_alpha(self, lower, upper, alpha):
+            raise AssertionError("nothing may rely on its form")
+
+    operators = importlib.import_module("auto_LiRPA.bound_ops")
+    monkeypatch.setattr(operators, "BoundRelu", BoundRelu)
+    assert not _lirpa_compat._let_slopes_move()
+    monkeypatch.setattr(operators, "BoundRelu", type("BoundRelu", (), {}))
+    assert not _lirpa_compat._let_slopes_move()
 
 
 def test_without_auto_lirpa_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
@@ -235,7 +261,7 @@ def test_only_evaluated_points_are_returned_where_the_bound_is_not_monotone():
 
     for start in (0.0, 0.02, 0.09, 0.29):
         seen.clear()
-        lirpa._climb(evaluate, start)
+        lirpa.climb(evaluate, start)
         proved = [e for e, v in seen.items() if v > 0]
         assert all(e <= 0.1 or 0.3 <= e <= 0.4 for e in proved)
         assert len(seen) < 60
@@ -244,10 +270,10 @@ def test_only_evaluated_points_are_returned_where_the_bound_is_not_monotone():
 def test_the_search_finds_a_root_to_its_tolerance_and_stops_at_one():
     for root in (1e-5, 0.013, 0.4):
         proved = []
-        lirpa._climb(lambda e, r=root, p=proved: (p.append(e) if e < r else None) or r - e, 0.0)
+        lirpa.climb(lambda e, r=root, p=proved: (p.append(e) if e < r else None) or r - e, 0.0)
         assert root * (1 - 2 * lirpa.RTOL) < max(proved) < root
     visited: list[float] = []
-    lirpa._climb(lambda e: visited.append(e) or 1.0, 0.3)
+    lirpa.climb(lambda e: visited.append(e) or 1.0, 0.3)
     assert max(visited) == 1.0
 
 
@@ -305,6 +331,24 @@ def test_certify_records_method_and_rounding(batch: tuple[Tensor, Tensor]):
     assert bool((tight.radius >= interval.radius).all())
     assert set(tight.method) <= {"ibp", "crown-ibp"}
     assert set(tight.roundings) == {"real-sound"}
+    assert tight.rounding == "real-sound"
+
+
+@pytest.mark.parametrize(("method", "size", "second_stride"), [("crown", 12, True), ("crown-ibp", 32, False)])
+def test_crown_on_cnn7(method: str, size: int, second_stride: bool):
+    """The paper's architecture, two channels wide instead of 64."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = architectures.build(
+            "cnn7", input_shape=(3, size, size), num_classes=10, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), width=2,
+            hidden=16, second_stride=second_stride,
+        ).eval()  # fmt: skip
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    interval, tight = acert_zoo.certify(model, images), acert_zoo.certify(model, images, method=method)
+    assert bool((tight.radius > 1.2 * interval.radius).all())
+    assert (set(tight.method), set(tight.roundings)) == ({method}, {"real-sound"})
+    found = attack(model, images, tight.label, 0.999 * tight.radius, steps=10, restarts=2)
+    assert not found.success.any()
 
 
 def test_verify_proves_crown_radii_again_and_refuses_larger_ones(tmp_path):
@@ -312,6 +356,7 @@ def test_verify_proves_crown_radii_again_and_refuses_larger_ones(tmp_path):
     images = torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(5))
     found = acert_zoo.certify(model, images, method="crown-ibp", out=tmp_path / "c.jsonl")
     assert "crown-ibp" in found.method
+    assert (found.rounding, read_file(tmp_path / "c.jsonl").header.rounding) == ("real-sound", "real-sound")
     report = verify_file(tmp_path / "c.jsonl", model=model, images=images)
     assert report.ok
     raised = dataclasses.replace(found, radius=found.radius * 1.01)
@@ -320,13 +365,11 @@ def test_verify_proves_crown_radii_again_and_refuses_larger_ones(tmp_path):
     assert report.counts["failed"] > 0
 
 
-def test_crown_methods_on_an_image_of_a_bundled_model():
-    for name in acert_zoo.list_models()[:1]:
-        info = acert_zoo.model_info(name)
-        if info.kind != "model":
-            continue
-        model = acert_zoo.load_model(name)
-        images, labels = acert_zoo.sample_data(info.dataset, n=1)
-        interval = acert_zoo.certify(model, images, labels)
-        for method in ("crown-ibp", "crown"):
-            assert bool((acert_zoo.certify(model, images, labels, method=method).radius >= interval.radius).all())
+@pytest.mark.parametrize("name", ["cifar10_kappa025", "mnist_kappa000"])
+def test_crown_methods_on_an_image_of_a_bundled_model(name: str):
+    model = acert_zoo.load_model(name)
+    images, labels = acert_zoo.sample_data(name.split("_")[0], n=2)
+    interval = acert_zoo.certify(model, images, labels)
+    assert bool((interval.radius > 0).any())
+    for method in ("crown-ibp", "crown"):
+        assert bool((acert_zoo.certify(model, images, labels, method=method).radius >= interval.radius).all())

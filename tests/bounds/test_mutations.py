@@ -60,8 +60,19 @@ def test_the_overflow_guard_of_a_layer(monkeypatch):
 def test_the_refusal_of_infinite_margins(monkeypatch):
     net, x = RigorousNetwork(cases.overflowing_network()), torch.ones(1, 1, 1, 1)
     assert not net.proves(x, LABEL, 0.0).any()
+    monkeypatch.setattr(rules, "nothing_where_not_finite", lambda lower: lower)
+    assert not net.proves(x, LABEL, 0.0).any()
     monkeypatch.setattr(rigorous, "refuse_unproved", lambda margin, alive: margin)
     assert net.margins(x, LABEL, 0.0).item() == math.inf  # "proves" a true margin of 0
+
+
+def test_the_refusal_of_an_overflow_in_one_class(monkeypatch):
+    x = torch.ones(1, 1, 1, 1)
+    net = RigorousNetwork(cases.overflow_in_one_class())
+    assert net.margins(x, LABEL, 0.0).item() == -math.inf
+    assert not RigorousNetwork(cases.overflow_in_one_class(), "float32-deployed").proves(x, LABEL, 0.0).any()
+    monkeypatch.setattr(rules, "nothing_where_not_finite", lambda lower: lower)
+    assert net.proves(x, LABEL, 0.0).all()  # though class 1 wins
 
 
 @pytest.mark.parametrize("check", [cases.box_violations, cases.normalize_violations, cases.add_violations])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import acert_zoo
 from acert_zoo.architectures import CNN
-from acert_zoo.bounds import blocked, ibp, rules
+from acert_zoo.bounds import blocked, ibp, nonnegative, rules
 from acert_zoo.bounds.preconditions import U64, inner_length
 from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.errors import InvalidInputError, UnknownNameError
@@ -264,7 +264,8 @@ def test_long_convolutions_are_summed_in_blocks():
     weight, bias = torch.from_numpy(rng.normal(size=(2, channels, 3, 3))), torch.from_numpy(rng.normal(size=2))
     step = Conv(**ONE_STEP, weight=weight.float(), bias=bias.float(), padding=(1, 1), stride=(2, 2))
     prepared = rules.RealSound().prepare(cases.in_float64(step))
-    assert prepared.terms.mid == rules.real_sound_terms(144 + 4, 1.0).mid
+    depth = max(144 + 4, nonnegative.shifted_depth(step))  # the larger one of the two ways
+    assert prepared.terms.mid == rules.real_sound_terms(depth, 1.0).mid
     x = torch.from_numpy(rng.normal(size=(1, channels, 3, 3)))
     for radius in (0.0, 1e-12, 0.1):
         box = ibp.Interval(x - radius, x + radius)
@@ -302,10 +303,10 @@ def test_the_cost_of_rigour_on_a_small_cnn(eps):
 
 @pytest.mark.parametrize("eps", [1e-4, 2 / 255, 0.1])
 def test_the_cost_of_rigour_on_the_bundled_networks(eps):
-    """The half-width grows by at most 1e-9 of itself, or the loss is below 1e-12 of the margin.
+    """The half-width grows by at most 1e-9 of itself, or the loss is below 4e-12 of the margin.
 
-    The second case is that of very robust networks at tiny eps, whose intervals shrink to 1e-6 of the margin: 1e-9 of
-    that is next to the roundoff of the logits themselves, out of reach of any bound computed in float64.
+    The second case is that of very robust networks at tiny eps, whose intervals shrink to 1e-5 of the margin: 1e-9 of
+    that is 100 roundoffs of the logits themselves, out of reach of a bound whose layers are computed in float64.
     """
     for name in acert_zoo.list_models():
         if acert_zoo.model_info(name).kind != "model":
@@ -313,7 +314,7 @@ def test_the_cost_of_rigour_on_the_bundled_networks(eps):
         model = acert_zoo.load_model(name)
         images, labels = acert_zoo.sample_data(acert_zoo.model_info(name).dataset, n=16)
         loss, half, margin = loss_half_margin(trace(model).detach(), images, labels, eps)
-        assert bool(((loss <= 1e-9 * half) | (loss <= 1e-12 * (half + margin.abs()))).all()), (name, eps)
+        assert bool(((loss <= 1e-9 * half) | (loss <= 4e-12 * (half + margin.abs()))).all()), (name, eps)
 
 
 def test_larger_constants_give_nested_bounds():
