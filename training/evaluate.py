@@ -30,7 +30,7 @@ from torch import nn
 from acert_zoo import data
 from acert_zoo.certification import certify
 from acert_zoo.errors import AcertZooError, InvalidInputError
-from training.evaluation import Evaluation, differences, floor_text
+from training.evaluation import Evaluation, differences, floor_text, store_evaluation
 from training.zoo_folder import ZooFolder, dump_json, write_atomic
 
 CHUNK = 500
@@ -182,6 +182,30 @@ def zoo_subject(name: str) -> Subject:
     return Subject(model, info.name, info.version, info.dataset, info.eps_max, info.sha256)
 
 
+def put_into_zoo(zoo: ZooFolder, evaluation: Evaluation) -> None:
+    """Replaces what the zoo says of a registered model by `evaluation`: stored radii, registry record, cards.
+
+    Raises:
+        InvalidInputError: the stored evaluation counts more images.
+    """
+    from acert_zoo import registry
+    from training import cards
+
+    info = next(
+        m
+        for m in registry.read_registry(zoo.registry)
+        if (m.name, m.version, m.sha256) == (evaluation.name, evaluation.version, evaluation.weights_sha256)
+    )
+    stored = max((m.n for m in info.metrics), default=0)
+    if evaluation.n < stored:
+        raise InvalidInputError(
+            f"{info.versioned_name} has an evaluation of {stored} images; one of {evaluation.n} does not replace it"
+        )
+    store_evaluation(zoo, evaluation)
+    registry.add_record(zoo.registry, {**info.to_dict(), "metrics": evaluation.metrics()})
+    cards.render_all(zoo)
+
+
 def one_per_dataset() -> list[str]:
     """The first certified model of each data set in the registry, by name."""
     from acert_zoo import registry
@@ -201,6 +225,7 @@ def one_per_dataset() -> list[str]:
 @click.option(
     "--check", is_flag=True, help="Compare with the stored evaluation, radius by radius; exit 1 on a difference."
 )
+@click.option("--store", is_flag=True, help="Put the result into the registry, the stored evaluation and the card.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the result as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.option("--root", type=click.Path(file_okay=False, path_type=Path), help="Checkout that holds evaluations/.")
@@ -213,6 +238,7 @@ def main(
     limit: int | None,
     rounding: str,
     check: bool,
+    store: bool,
     out: Path | None,
     as_json: bool,
     root: Path | None,
@@ -223,8 +249,10 @@ def main(
         return
     if (model_name is None) == (run is None):
         raise click.UsageError("name either --model NAME or --run RUN")
-    if check and model_name is None:
-        raise click.UsageError("--check compares with a registered model's stored evaluation: name it with --model")
+    if (check or store) and model_name is None:
+        raise click.UsageError("--check and --store are for a registered model: name it with --model")
+    if check and store:
+        raise click.UsageError("--check compares with the stored evaluation, --store replaces it: give one of them")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         dist.init_process_group("gloo")
     first = not dist.is_initialized() or dist.get_rank() == 0
@@ -250,8 +278,10 @@ def main(
         if out or run:
             write_atomic(out or run / "evaluation.json", document)  # type: ignore[operator]
         click.echo(document if as_json else summary(evaluation), nl=not as_json)
+        zoo = ZooFolder(root) if root else ZooFolder()
+        if store:
+            put_into_zoo(zoo, evaluation)
         if check and it.version is not None:
-            zoo = ZooFolder(root) if root else ZooFolder()
             found = differences(evaluation, zoo.evaluation(it.name, it.version), zoo.radii(it.name, it.version))
             for line in found[:20]:
                 click.echo(line, err=True)

@@ -216,6 +216,25 @@ def test_check_of_a_registered_model(tmp_path: Path, run: Path, monkeypatch: pyt
     assert "1 differences" in failed.output
 
 
+def test_store_replaces_figures_of_fewer_images(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = str(make_data(tmp_path / "data", run, test=12))
+    zoo = empty_zoo(tmp_path / "zoo")
+    plain_figures(monkeypatch)
+    export(run, "cifar10_small", zoo=zoo, data_root=root, limit=3)
+    use_registry(monkeypatch, zoo)
+    arguments = ["--model", "cifar10_small", "--data-root", root, "--root", str(zoo.root), "--store"]
+    assert {m.n for m in acert_zoo.model_info("cifar10_small").metrics} == {3}
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert {m.n for m in acert_zoo.model_info("cifar10_small").metrics} == {12}
+    assert len(np.load(zoo.radii("cifar10_small", 1))) == 12
+    refused = CliRunner().invoke(main, [*arguments, "--limit", "3"])
+    assert refused.exit_code == 2
+    assert "has an evaluation of 12 images; one of 3 does not replace it" in refused.output
+    assert len(np.load(zoo.radii("cifar10_small", 1))) == 12
+    assert CliRunner().invoke(main, [*arguments, "--check"]).exit_code == 2
+
+
 @pytest.mark.parametrize("dataset", ["cifar10", "mnist", "tinyimagenet"])
 def test_one_model_of_each_data_set_reproduces_its_card(dataset: str, data_root: Path) -> None:
     zoo = ZooFolder()
