@@ -8,6 +8,7 @@ again with growing pauses wherever the client gives up at once, and each failure
 from __future__ import annotations
 
 import errno
+import functools
 import inspect
 import os
 import re
@@ -15,7 +16,8 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from contextvars import ContextVar
+from pathlib import Path, PurePath
 from typing import Any
 
 from acert_zoo.errors import DownloadError, InvalidInputError, MissingDependencyError
@@ -23,6 +25,7 @@ from acert_zoo.errors import DownloadError, InvalidInputError, MissingDependency
 ATTEMPTS = 4
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_NO_REVISION = re.compile(r"/|.*(\.\.|[\\:\0])|$", re.DOTALL)  # what git refuses as well
 
 
 def check_repo_id(repo_id: str) -> str:
@@ -30,6 +33,13 @@ def check_repo_id(repo_id: str) -> str:
     if not isinstance(repo_id, str) or not _REPO.fullmatch(repo_id) or ".." in repo_id or "--" in repo_id:
         raise InvalidInputError(f"Hub repository {repo_id!r}: owner/name is meant")
     return repo_id
+
+
+def check_revision(revision: str) -> str:
+    """`revision` itself where it can name a branch, tag or commit; its file in the cache has that name."""
+    if not isinstance(revision, str) or _NO_REVISION.match(revision):
+        raise InvalidInputError(f"Hub revision {revision!r}: a branch, tag or commit id is meant")
+    return revision
 
 
 def download(
@@ -58,11 +68,13 @@ def download(
             "models on the Hugging Face Hub need huggingface_hub: pip install huggingface_hub"
         ) from error
     check_repo_id(repo_id)
+    if revision is not None:
+        check_revision(revision)
     options: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "token": token}
     what = f"{repo_id}@{revision or 'main'}: {filename}"
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with _one_error(what), _progress_bars(progress), _plain_headers(what):
+            with _one_error(what), _progress_bars(progress), _plain_names(what):
                 path = hf_hub_download(
                     repo_id,
                     filename,
@@ -79,26 +91,45 @@ def download(
     return _inside_cache(Path(path), cache_dir)
 
 
+_asking: ContextVar[str | None] = ContextVar("asking", default=None)
+
+
 @contextmanager
-def _plain_headers(what: str) -> Iterator[None]:
+def _plain_names(what: str) -> Iterator[None]:
     """Refuses answers whose etag or commit id is a path: huggingface_hub names files of its cache after them, so that a
     hostile endpoint could write anywhere (seen with huggingface_hub 2.4)."""
-    from huggingface_hub.utils import get_session
-
-    def check(response: Any, *arguments: Any, **options: Any) -> None:
-        for name in ("etag", "x-linked-etag", "x-repo-commit"):
-            value = str(response.headers.get(name, "")).removeprefix("W/")
-            if "/" in value or "\\" in value or ".." in value or "\0" in value:
-                raise DownloadError(f"{what}: the endpoint answers with {name} {value!r}, which is a path; not trusted")
-
-    session: Any = get_session()
-    # httpx since huggingface_hub 1.0, requests before
-    hooks = (session.event_hooks if hasattr(session, "event_hooks") else session.hooks)["response"]
-    hooks.append(check)
+    _watch_metadata()
+    token = _asking.set(what)
     try:
         yield
     finally:
-        hooks.remove(check)
+        _asking.reset(token)
+
+
+def _watch_metadata() -> None:
+    """Puts the check where huggingface_hub learns the two names: a hook on its HTTP client would be lost with the
+    client, which is replaced after a failed connection. Callers other than `download` notice nothing."""
+    from huggingface_hub import file_download
+
+    ask = file_download.get_hf_file_metadata
+    if hasattr(ask, "checks_names"):
+        return
+
+    @functools.wraps(ask)
+    def ask_and_check(*arguments: Any, **options: Any) -> Any:
+        metadata = ask(*arguments, **options)
+        what = _asking.get()
+        for name, value in (("etag", metadata.etag), ("commit id", metadata.commit_hash)):
+            if what is not None and value is not None and not _is_file_name(value):
+                raise DownloadError(f"{what}: the endpoint answers with {name} {value!r}, which is a path; not trusted")
+        return metadata
+
+    ask_and_check.checks_names = True  # type: ignore[attr-defined]
+    file_download.get_hf_file_metadata = ask_and_check
+
+
+def _is_file_name(value: str) -> bool:
+    return value not in ("", ".", "..") and PurePath(value).name == value and "\\" not in value and "\0" not in value
 
 
 @contextmanager

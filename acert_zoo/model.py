@@ -25,6 +25,7 @@ from acert_zoo._json import parse_json
 from acert_zoo.errors import (
     InvalidInputError,
     MissingDependencyError,
+    UnknownNameError,
     UnsoundSettingError,
     UnsupportedLayerError,
     WeightsError,
@@ -110,7 +111,7 @@ class AcertModel(nn.Module):
         tensor must be expected and there, and pickled weights are refused. Arguments and errors are `load_model`'s.
         """
         text = os.fspath(name)
-        if text.count("/") == 1 and not os.path.isdir(text) and not text.startswith((locations.HUB_PREFIX, ".", "/")):
+        if text.count("/") == 1 and not os.path.exists(text) and not text.startswith((locations.HUB_PREFIX, ".", "/")):
             text = locations.HUB_PREFIX + text
         located = locations.locate(
             text,
@@ -177,6 +178,8 @@ class AcertModel(nn.Module):
             self.save_pretrained(folder)
             api = HfApi(token=token, library_name="acert-zoo")
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            card = Path(folder) / "README.md"
+            card.write_text(card.read_text(encoding="utf-8").replace("OWNER/REPOSITORY", repo_id), encoding="utf-8")
             keep = {"README.md"} if api.file_exists(repo_id, "README.md", revision=branch) else set()
             files = [path for path in sorted(Path(folder).iterdir()) if path.name not in keep]
             commit = api.create_commit(
@@ -259,7 +262,12 @@ def _assemble_cascade(located: locations.Located, options: Mapping[str, Any]) ->
         raise WeightsError(f"{source} names {len(named)} members; at most {_MAX_MEMBERS} are loaded")
     members = []
     for name, sha256 in named:
-        registry.model_info(name)  # members are registered checkpoints: a cascade file reaches no other place
+        try:
+            registry.model_info(name)  # members are registered checkpoints: a cascade file reaches no other place
+        except UnknownNameError as error:
+            raise UnknownNameError(
+                f"{source} names a member that this release of acert-zoo does not have (a newer one may): {error}"
+            ) from None
         member = locations.locate(name, **options)
         if member.info.kind != "model" or member.info.sha256 != sha256:
             raise WeightsError(f"{source}: member {name} is not the model with sha256 {sha256}")

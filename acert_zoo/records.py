@@ -44,6 +44,9 @@ class Metric:
             )
         if type(self.n) is not int or self.n < 1:
             raise InvalidInputError(f"metric {self.metric!r} has n = {self.n!r}; a positive number of images is meant")
+        for key in ("unit", "dataset", "split", "eps", "method", "rounding"):
+            if not isinstance(getattr(self, key), str | None):
+                raise InvalidInputError(f"metric {self.metric!r}: {key} {getattr(self, key)!r} is not a string")
         if (self.metric == "certified_accuracy") != (self.eps is not None and self.metric != "acr_percent"):
             raise InvalidInputError(f"metric {self.metric!r} with eps {self.eps!r}: certified accuracies need an eps")
 
@@ -109,6 +112,16 @@ class ModelInfo:
             raise InvalidInputError(f"{self.name}: sha256 {self.sha256!r} is not 64 lower-case hexadecimal digits")
         if self.size is not None and (type(self.size) is not int or self.size < 1):
             raise InvalidInputError(f"{self.name}: size {self.size!r} is not a positive number of bytes")
+        if self.kappa is not None and (type(self.kappa) not in (int, float) or not 0 <= self.kappa <= 1):
+            raise InvalidInputError(f"{self.name}: kappa {self.kappa!r} is not a number in [0, 1]")
+        if self.parameters is not None and type(self.parameters) is not int:
+            raise InvalidInputError(f"{self.name}: parameters {self.parameters!r} is not a number of parameters")
+        for key in ("dataset", "method", "eps_max", "license"):
+            if not isinstance(getattr(self, key), str | None):
+                raise InvalidInputError(f"{self.name}: {key} {getattr(self, key)!r} is not a string")
+        for key in ("recipe", "training", "fingerprint"):
+            if not isinstance(getattr(self, key), Mapping) and (key != "fingerprint" or self.fingerprint is not None):
+                raise InvalidInputError(f"{self.name}: {key} is an object, got {getattr(self, key)!r}")
         if self.file is not None:
             _check_relative(self.name, self.file)
 

@@ -55,6 +55,8 @@ def _parse(text: str) -> tuple[ModelInfo, ...]:
         raise InvalidInputError(f"the registry is not JSON: {error}") from None
     if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
         raise InvalidInputError(f"the registry's schema_version is not {SCHEMA_VERSION}")
+    if not isinstance(document.get("models"), list):
+        raise InvalidInputError("the registry has no list 'models'")
     models = sorted(map(ModelInfo.from_dict, document["models"]), key=lambda m: (m.name, m.version))
     names = [m.versioned_name for m in models]
     twice = {n for n in names if names.count(n) > 1}

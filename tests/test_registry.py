@@ -125,6 +125,14 @@ def test_near_names_and_data_sets(path: Path) -> None:
         ({"file": "checkpoints/../../secret"}, "plain relative path"),
         ({"file": "checkpoints\\x"}, "plain relative path"),
         ({"arch_kwargs": [1]}, "arch_kwargs"),
+        ({"dataset": ["cifar10"]}, "dataset .* is not a string"),
+        ({"license": 2}, "license 2 is not a string"),
+        ({"kappa": float("nan")}, "kappa nan"),
+        ({"kappa": 1.5}, "kappa 1.5"),
+        ({"parameters": "many"}, "parameters 'many'"),
+        ({"recipe": None}, "recipe is an object"),
+        ({"fingerprint": [1]}, "fingerprint is an object"),
+        ({"metrics": [{**METRIC, "split": 1}]}, "split 1 is not a string"),
         ({"metrics": [{**METRIC, "metric": "acurracy"}]}, "did you mean accuracy"),
         ({"metrics": [{**METRIC, "value": 101}]}, "value 101"),
         ({"metrics": [{**METRIC, "value": float("nan")}]}, "value nan"),
@@ -149,7 +157,14 @@ def test_records_that_are_not_valid_change_nothing(path: Path, changes: dict[str
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"schema_version": 2, "models": []}', '{"schema_version": 1, "models": [3]}'],
+    [
+        "",
+        "[]",
+        "{}",
+        '{"schema_version": 1}',
+        '{"schema_version": 2, "models": []}',
+        '{"schema_version": 1, "models": [3]}',
+    ],
 )
 def test_files_that_are_no_registry(path: Path, text: str) -> None:
     path.write_text(text)

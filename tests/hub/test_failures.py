@@ -204,6 +204,7 @@ def test_disk_full(repo: ConnectedServer, monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.equal(acert_zoo.load_model(NAME)(IMAGES), small_model()(IMAGES))
 
 
+@pytest.mark.filterwarnings("ignore:Not enough free disk space")
 def test_really_full_disk(repo: ConnectedServer, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

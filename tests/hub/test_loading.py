@@ -33,6 +33,17 @@ def test_from_pretrained_takes_owner_slash_repo(repo: ConnectedServer) -> None:
     assert torch.equal(loaded(IMAGES), small_model()(IMAGES))
 
 
+def test_from_pretrained_prefers_what_lies_on_disk(
+    repo: ConnectedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_model(seed=1).save_pretrained(tmp_path / REPO)
+    (tmp_path / "owner" / "file.safetensors").write_bytes((tmp_path / REPO / WEIGHTS).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for name in (REPO, Path(REPO), "owner/file.safetensors"):
+        assert torch.equal(acert_zoo.AcertModel.from_pretrained(name)(IMAGES), small_model(seed=1)(IMAGES))
+    assert repo.requests == []
+
+
 def test_the_second_time_no_file_is_fetched(repo: ConnectedServer) -> None:
     acert_zoo.load_model(NAME)
     gets = len(repo.paths("GET"))
@@ -183,6 +194,7 @@ def test_push_to_hub_and_back(hub: ConnectedServer, tmp_path: Path) -> None:
     assert url.endswith(f"/{REPO}/commit/{repository.branches['main']}")
     assert len(repository.history("main")) == 2, "one commit beside the initial one"
     assert repository.resolve("main").files[WEIGHTS].lfs
+    assert f'load_model("{NAME}")' in repository.resolve("main").files["README.md"].content.decode()
     loaded = acert_zoo.AcertModel.from_pretrained(REPO, token="hf_owner")
     assert torch.equal(loaded(IMAGES), small_model()(IMAGES))
 
