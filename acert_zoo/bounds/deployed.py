@@ -15,7 +15,8 @@ by 2^-22 of themselves and by s.
 **Hidden affine step.** The program's input h lies in the box, so its output deviates from W h + b by at most
 g32(n + 1)(|W||h| + |b|) + (2n + 1) 2^-125 (each of 2n + 1 operations may underflow by 2^-126, and the later roundings
 at most double that); an h flushed to zero on being read moves by at most 2^-126. So k + q takes the place of k in
-k(|m| + r) and k|b|, 2^-126 is added to the radius and (2n + 2) 2^-125 to the deviation.
+k(|m| + r) and k|b|, 2^-126 is added to the radius and (2n + 2) 2^-125 to the deviation. (q may be as large as 1; the
+float64 roundings of r then lose 4uq more than `rules.py` counts, but q has U to spare, as g32(n + 1) would do.)
 *Overflow*: with a = max(|lo|, |hi|), no partial sum exceeds (1 + q)(a max sum|W| + max|b|) < 2^127 provided that
 a max sum|W| + max|b| <= 2^126.
 

@@ -1,6 +1,7 @@
 """What must hold before a rounding-sound bound means anything; each check raises an error that names what is wrong.
 
-`check_network` looks at a network's numbers, `check_backend` at the settings of torch, `check_model` at a module.
+`check_network` looks at a network's numbers, `check_backend` at the settings of torch. That a module is in eval mode is
+checked where it becomes a network (`acert_zoo/tracing.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import platform
 from contextlib import suppress
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from acert_zoo.errors import InvalidInputError, UnknownNameError, UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.network import (
@@ -51,15 +52,6 @@ def check_level(level: str) -> None:
         raise UnknownNameError.near("rounding level", level, ROUNDING_LEVELS)
     if level not in RIGOROUS_LEVELS:
         raise InvalidInputError(f"rounding level {level!r} proves nothing; proved levels: {', '.join(RIGOROUS_LEVELS)}")
-
-
-def check_model(model: nn.Module) -> None:
-    """Raises UnsoundSettingError if any part of `model` is in train mode (its BatchNorm would use batch statistics)."""
-    for name, module in model.named_modules():
-        if module.training:
-            raise UnsoundSettingError(
-                f"module {name or 'root'!r} is in train mode; a certificate is about the deployed network: call .eval()"
-            )
 
 
 def inner_length(step: Step) -> int:

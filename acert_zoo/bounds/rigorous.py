@@ -97,6 +97,7 @@ class RigorousNetwork:
         `refine(index, earlier, box)` may return a tighter box of value `index` than `box`, if it can prove one from
         the boxes of the earlier values (`crown_rigorous.py`); later values then profit from it.
         """
+        preconditions.check_backend(self.level)
         labels = torch.zeros(len(images), dtype=torch.int64)
         box = input_box(images, self._check(images, labels, eps))
         kept: list[Interval] = []

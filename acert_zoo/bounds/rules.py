@@ -9,9 +9,10 @@ several ways, L is the largest of their depths.
 FMA, such that none passes through more than L + 1 roundings, deviate from W m + b by at most
 g(L + 1)(|W||m| + |b|) + U, where U <= (2n + 1) 2^-1021 collects underflow, flush-to-zero included. In an unblocked sum
 each of n products is rounded once and passes through at most n additions: L = n. (n products and a bias are added up
-by n additions, in whatever order or in however many partial sums and threads; adding the zeros that pad a kernel's
-registers rounds nothing, and FMA saves roundings.) In the sums |W| r there is no bias, so none passes through more
-than L roundings. The bound holds for inner products only, not for Winograd, FFT or Strassen kernels.
+by n additions, in whatever order, bias first or last, in however many partial sums and threads. Nothing is rounded
+where a zero is added or multiplied: a kernel's padding, unfolded columns, empty accumulators; nor by the factors 1 that
+matrix products take, and FMA saves roundings.) In the sums |W| r there is no bias, so none passes through more than L
+roundings. The bound holds for inner products only, not for Winograd, FFT or Strassen kernels.
 
 **Affine rule.** Input box [lo, hi], finite. m = fl((lo + hi)/2): any m serves, since what counts is the radius about
 it. r0 = max(fl(hi - m), fl(m - lo)) >= 0; fl(a) = a/(1 + e), |e| <= u, so the true radius is rho <= r0 (1 + u). Then
@@ -26,21 +27,26 @@ and (1 + k)(1 - g(L))(1 - u)^4 >= 1 + 12u - k^2 - ... >= 1 for c = 1, all the mo
 The bracket is >= 0: a row either is all zeros (then no product rounds and U = 0) or has some |w| >= 2^-149, and
 2^-950 > U for n < 2^60. (With tiny = 2^-1074, products of 2^-149 weights vanish and the bound is wrong.) On the other
 side, with S = |W||m| + |b|: fl(c - d) <= c - d + u(|c| + d), c <= W m + b + g(L + 1) S + U, and |c| <= 2 S + U.
-So lo' <= W m + b - |W| rho as soon as K >= g(L + 4), which holds with room; hi' likewise. QED
+So lo' <= W m + b - |W| rho as soon as K >= g(L + 4), which holds with 11u of room; hi' likewise. QED
 
 Inside the rule nothing is moved by nextafter: the slack between g(L + 4) and g(L + 16) covers those roundings. Only
 the box, Normalize, Add and the centring of BatchNorm, which have no such slack, use `up` and `down`. Of k r and k d
 either one alone covers the rounding of |W| r; k|m| and k|b| are each needed.
-(k = g(2n + 16) would do too. The smaller constants keep the widening of trained networks below 1e-9 at eps = 1e-4.)
+k = g(2n + 16) would do too: L + 16 <= 2n + 16, as L <= n + 1. The smaller constants keep the widening of most networks
+below 1e-9 at eps = 1e-4. They are no smaller than they must be: sums exist that use up all but the 16 (tests build
+them, in every way of evaluation).
 
 **Widening.** An output interval exceeds the exact image of its input interval by at most
 6k(|W|(|m| + r) + |b|) + |W| 2^-798 at each end (in the last term |W| stands for the whole kernel, padding included).
 
 **Nesting** (cascades). If one input box lies in another, the outputs of the rule with c on the inner box lie within
-those with 5c on the outer one: with A = |W|(|m| + r) + |b|, monotone in the box since |m| + r = max(|lo|, |hi|), the
-inner rule widens by at most (2k + g(L + 4))(1 + small) A <= 3k A, the outer one by at least
-(5k - g(L + 4))(1 - small) A >= 4k A; tiny likewise. `up`, `down`, +, - and / are monotone. Both bounds hold for every
-way of evaluating the step (batches of other sizes, `nonnegative.py`), as long as all of them share one k.
+those with 5c on the outer one, k being that of c. With A = |W| max(|lo|, |hi|) + |b|, monotone in the box:
+the inner rule widens by at most (2k + g(L + 14))(1 + small) A < 3.1k A. (k|m| + k r make one k, k d and k|b| another.
+|W||m| + |b| goes through g(L + 1) of c, u of c - d and 2u for m, which may lie u max(|lo|, |hi|) off the centre;
+|W| r instead through g(L) and 14u: these 3, u in r0, 5u in its factor, 2u in r, 3u in d.) The outer rule widens by at
+least (5k - g(L + 4))(1 - small) A > 3.9k A, as in the proof above; tiny likewise. `up`, `down`, +, - and / are
+monotone. Both hold for every way of evaluating the step (other orders of summation, batches of other sizes,
+`nonnegative.py`), as long as all of them share one k. An overflow is no part of this: nesting speaks of finite bounds.
 """
 
 from __future__ import annotations
@@ -199,7 +205,8 @@ class RealSound:
             return AffineMap(step, step, slack(one, 0 * one, terms), terms, float(n), 0.0)
         if isinstance(step, BatchNorm):
             terms = self.terms(n, n)
-            # W = gamma / sqrt(var + epsilon) has up to three roundings of its own: K >= g(L + 7) is needed.
+            # W = gamma / sqrt(var + epsilon) has up to three roundings of its own: K >= g(L + 7) is needed. It is 0 or
+            # at least 2^-149 / 2^64, so that tiny |W| >= 2^-1013, which is still above U = 3 * 2^-1021.
             scale, bias = step.gamma / torch.sqrt(step.var + step.epsilon), step.beta
             t = slack(scale.abs(), bias, terms)
             return AffineMap(

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import acert_zoo
 from acert_zoo.bounds import preconditions
-from acert_zoo.bounds.preconditions import DEPLOYED, REAL_SOUND, check_backend, check_level, check_model, check_network
+from acert_zoo.bounds.preconditions import DEPLOYED, REAL_SOUND, check_backend, check_level, check_network
 from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.errors import InvalidInputError, UnknownNameError, UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.network import AvgPool, BatchNorm, Flatten, Linear, Monotone, Network, Normalize, ReLU
@@ -53,11 +54,24 @@ def test_levels():
 
 
 def test_train_mode_is_refused_by_the_name_of_the_module():
-    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).eval()
-    check_model(model)
-    model[1].train()
-    with pytest.raises(UnsoundSettingError, match=r"'1'.*train mode"):
-        check_model(model)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)).eval()
+    images = torch.full((1, 1, 1, 2), 0.5)
+    assert len(acert_zoo.certify(model, images).radius) == 1
+    model[2].train()  # its BatchNorm would use the statistics of the batch
+    for level in BOTH:
+        with pytest.raises(UnsoundSettingError, match=r"2 is in train mode"):
+            acert_zoo.certify(model, images, rounding=level)
+
+
+@pytest.mark.parametrize("level", BOTH)
+def test_other_devices_and_layouts(level):
+    """The proof is about float64 arithmetic on the CPU, and float32-deployed about programs that run there."""
+    for weight in (torch.ones(2, 2, device="meta"), torch.eye(2).to_sparse()):
+        with pytest.raises(UnsoundSettingError, match=r"weight is a .* tensor on .*dense CPU tensors"):
+            check_network(network(weight=weight), level)
+    images, label = torch.zeros(1, 1, 1, 2, device="meta"), torch.zeros(1, dtype=torch.int64)
+    with pytest.raises(InvalidInputError, match="on the CPU"):
+        RigorousNetwork(network(), level).margins(images, label, 0.1)
 
 
 @pytest.mark.parametrize("level", BOTH)
@@ -135,8 +149,10 @@ def test_too_many_products_per_output():
 def test_autocast(level):
     net = RigorousNetwork(network(), level)
     x, y = torch.zeros(1, 1, 1, 2), torch.zeros(1, dtype=torch.int64)
-    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(UnsoundSettingError, match="autocast"):
-        net.margins(x, y, 0.1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for call in (lambda: net.margins(x, y, 0.1), lambda: net.intervals(x, 0.1)):
+            with pytest.raises(UnsoundSettingError, match="autocast"):
+                call()
 
 
 @pytest.mark.parametrize("level", BOTH)
