@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from acert_zoo.architectures import CNN
-from acert_zoo.bounds import ibp
+from acert_zoo.bounds import deployed, ibp
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.preconditions import has_subnormal
 from acert_zoo.bounds.rigorous import RigorousNetwork
@@ -128,6 +128,43 @@ def test_any_summation_order_stays_inside(seed, depth, regimes, pooling, fused):
         logits = values[-1].astype(np.float64)
         for y in range(net.num_classes):
             assert min(logits[y] - np.delete(logits, y)) >= margins[y].item()
+
+
+def one_by_one(values: Tensor) -> float:
+    """The float32 sum of values [n], added in their order."""
+    total = np.float32(0)
+    for v in values.numpy():
+        total = np.float32(total + v)
+    return float(total)
+
+
+@pytest.mark.parametrize("n", [40, 1000])  # 1000: our own sums are far less deep than those the program may form
+def test_sums_that_lose_as_much_as_they_can(monkeypatch, n):
+    """1 and n - 1 values just below half an ulp of 1: the program may find 1. The error terms count all n products."""
+    x = torch.full((n,), 0.99 * 2.0**-24)
+    x[0] = 1.0
+    assert one_by_one(x) == 1.0
+    image, label = x.view(1, 1, 1, n), torch.zeros(1, dtype=torch.int64)
+    total, other = x.double().sum().item(), 1 + 2.0**-23
+    assert one_by_one(x) < other < total  # the program decides for class 1, the real-valued network for class 0
+    ones, zero = torch.ones(1, n), torch.zeros(1)
+    hidden = programs.chain(programs.flatten(), programs.linear(ones, zero), programs.relu(), two_rows())
+    head = programs.chain(programs.flatten(), programs.linear(torch.cat([ones, 0 * ones]), [0.0, other]))
+
+    def sound() -> tuple[bool, bool]:
+        lower = RigorousNetwork(hidden, LEVEL).intervals(image, 0.0)[2].lower.item()
+        return lower <= one_by_one(x), not RigorousNetwork(head, LEVEL).proves(image, label, 0.0).any()
+
+    assert sound() == (True, True)
+    assert RigorousNetwork(head).proves(image, label, 0.0).all()
+    terms, error = deployed.deployed_terms, deployed.logit_error
+    monkeypatch.setattr(deployed, "deployed_terms", lambda n, depth, c, **_: terms(9 * n // 10, depth, c))
+    monkeypatch.setattr(deployed, "logit_error", lambda h, label, n: error(h, label, n // 4))
+    assert sound() == (False, False)
+
+
+def two_rows() -> Linear:
+    return programs.linear([[1.0], [0.0]], [0.0, 0.0])
 
 
 @pytest.mark.parametrize("family", [programs.large_bias, programs.cancelling_weights, programs.nearly_equal_rows])
