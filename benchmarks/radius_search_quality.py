@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import click
 import torch
 
+from acert_zoo.errors import AcertZooError
 from training.loop import Trainer
 from training.recipe import Recipe, load_recipe
 from training.run_folder import RunFolder
@@ -59,7 +63,7 @@ def finish(folder: Path, recipe: Recipe, data_root: str | None, progress: str) -
 
 
 def table(results: dict[tuple[str, int], dict[str, Any]]) -> str:
-    """Markdown: a line for each run; then the mean difference between the searches, beside that between the seeds."""
+    """Markdown: a table of the runs, and one of what the search changes for each seed beside what the seed changes."""
     certified = [key for key in next(iter(results.values())) if key.startswith("certified_")]
     names = {**COLUMNS, **{key: f"certified at {key.removeprefix('certified_')}, %" for key in certified}}
     extra = {"evaluations": "IBP evaluations a sample", "mean_radius": "mean eps*"}
@@ -68,21 +72,23 @@ def table(results: dict[tuple[str, int], dict[str, Any]]) -> str:
     for (search, seed), row in results.items():
         cells = [f"{row[key]:.2f}" for key in names] + [f"{row['evaluations']:.2f}", f"{row['mean_radius']:.5f}"]
         lines.append(f"| {search} | {seed} | " + " | ".join(cells) + f" | {row['seconds']:.0f} |")
-    lines.append("")
     seeds = sorted({seed for _, seed in results})
+    heads = ["cheap minus to 1e-6", *(f"seed {seed}" for seed in seeds), "mean", "largest minus smallest over seeds"]
+    lines += ["", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for key, name in names.items():
         values = {search: [results[search, seed][key] for seed in seeds] for search in SEARCHES}
         cheap, exact = values.values()
-        gap = statistics.mean(a - b for a, b in zip(cheap, exact, strict=True))
+        gaps = [a - b for a, b in zip(cheap, exact, strict=True)]
         spread = max(max(v) - min(v) for v in values.values())
-        lines.append(f"{name}: cheap - exact {gap:+.3f} on average; the seeds differ by up to {spread:.3f}")
+        cells = [f"{gap:+.3f}" for gap in (*gaps, statistics.mean(gaps))] + [f"{spread:.3f}"]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 @click.command()
 @click.option("--recipe", default="cifar10", show_default=True, help="A bundled recipe, or FILE.toml.")
-@click.option("--epochs", default=4, show_default=True)
-@click.option("--seeds", default=2, show_default=True)
+@click.option("--epochs", default=4, show_default=True, type=click.IntRange(1))
+@click.option("--seeds", default=2, show_default=True, type=click.IntRange(1))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Overrides a recipe value in all runs.")
 @click.option("--out", default="runs/radius_search", show_default=True, type=click.Path(path_type=Path))
 @click.option("--data-root", help="Folder of the data sets.  [default: $ACERT_ZOO_DATA]")
@@ -106,12 +112,16 @@ def main(
     for seed in range(seeds):
         for search in SEARCHES:
             folder = out / f"{search.replace(' ', '-')}-seed{seed}"
-            settings = recipe_of(recipe, search, seed, epochs, overrides)
-            if dry:
+            try:
+                settings = recipe_of(recipe, search, seed, epochs, overrides)
                 r = settings.radius
-                click.echo(f"{folder}: {epochs} epochs, at most {r.evaluations} evaluations, tolerance {r.tolerance}")
-                continue
-            row = finish(folder, settings, data_root, f"{search}, seed {seed}")
+                if dry:
+                    limits = f"at most {r.evaluations} evaluations, tolerance {r.tolerance}"
+                    click.echo(f"{folder}: {epochs} epochs, {limits}")
+                    continue
+                row = finish(folder, settings, data_root, f"{search}, seed {seed}")
+            except AcertZooError as error:
+                raise click.ClickException(str(error)) from error
             if row is None:
                 raise click.ClickException("interrupted; the same command goes on")
             results[search, seed] = row

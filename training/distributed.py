@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,6 +27,21 @@ def initialize(device: str) -> None:
 def shutdown() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+@contextmanager
+def first_process_of_machine() -> Iterator[None]:
+    """Entered by the first process of each machine alone, and by the others once that one has left it."""
+    if world_size() == 1:
+        yield
+    elif int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        dist.barrier()
+        yield
+    else:
+        try:
+            yield
+        finally:  # after an error too: the others then meet it themselves, with its message
+            dist.barrier()
 
 
 def rank() -> int:

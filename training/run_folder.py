@@ -40,14 +40,17 @@ class RunFolder:
             raise RunError(f"{path} holds a run already: continue it with --resume {path}, or name another folder")
         folder = cls(path)
         if distributed.rank() == 0:
-            path.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RunError(f"the run's folder {path} cannot be made: {error.strerror or error}") from error
             folder._write("recipe.json", json.dumps(recipe.to_dict(), indent=1) + "\n")
         return folder
 
     def recipe(self) -> Recipe:
         try:
             return Recipe.from_dict(json.loads((self.path / "recipe.json").read_text(encoding="utf-8")))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"{self.path} is not the folder of a training run: it has no recipe.json") from None
 
     def write_environment(self, device: torch.device) -> None:

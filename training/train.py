@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from acert_zoo import data
 from acert_zoo.errors import AcertZooError, InvalidInputError, UnknownNameError
 from training import distributed
 from training.loop import Trainer
@@ -29,7 +30,7 @@ INTERRUPTED = 130  # exit code after Ctrl-C or SIGTERM, with a state that resume
 
 
 @click.command(context_settings={"max_content_width": 110})
-@click.option("--recipe", "recipe_name", default="cifar10", show_default=True, help="A bundled recipe, or FILE.toml.")
+@click.option("--recipe", "recipe_name", help="A bundled recipe, or FILE.toml.  [default: cifar10]")
 @click.option("--kappa", type=float, help="0: purely robust ... 1: standard training.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Overrides a recipe value, e.g. epochs=4.")
 @click.option("--run", "path", type=click.Path(path_type=Path), help="Folder of the new run.  [default: runs/...]")
@@ -43,7 +44,7 @@ INTERRUPTED = 130  # exit code after Ctrl-C or SIGTERM, with a state that resume
 @click.option("--save-minutes", type=click.FloatRange(0), default=2.0, show_default=True, help="Saves this often.")
 @click.option("--show", is_flag=True, help="Prints the resolved recipe and trains nothing.")
 def main(
-    recipe_name: str,
+    recipe_name: str | None,
     kappa: float | None,
     overrides: tuple[str, ...],
     path: Path | None,
@@ -77,13 +78,16 @@ def main(
 
 
 def resolve(
-    recipe_name: str, kappa: float | None, overrides: tuple[str, ...], path: Path | None, resume: Path | None
+    recipe_name: str | None, kappa: float | None, overrides: tuple[str, ...], path: Path | None, resume: Path | None
 ) -> Recipe:
     """The recipe of the command line, or of the run to resume (whose recipe stays as it is)."""
     if resume is None:
-        return load_recipe(recipe_name, (*overrides, f"kappa={kappa!r}") if kappa is not None else overrides)
-    if kappa is not None or overrides or path is not None:
-        raise click.UsageError("--resume takes the recipe and the folder of the run: drop --kappa, --set and --run")
+        changes = overrides if kappa is None else (*overrides, f"kappa={kappa!r}")
+        return load_recipe(recipe_name or "cifar10", changes)
+    if recipe_name is not None or kappa is not None or overrides or path is not None:
+        raise click.UsageError(
+            "--resume takes the recipe and the folder of the run: drop --recipe, --kappa, --set and --run"
+        )
     return RunFolder(resume).recipe()
 
 
@@ -126,6 +130,8 @@ def run(
     """Begins or resumes a run and trains it; how it ended (see Trainer.train)."""
     device = choose_device(device_name)
     distributed.initialize(device.type)
+    with distributed.first_process_of_machine():  # it alone downloads and converts a data set that is not there yet
+        data.load_split(recipe.dataset, "val", data_root)
     trainer = Trainer(recipe, data_root, device)
     if resume:
         folder = RunFolder(resume)

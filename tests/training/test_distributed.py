@@ -37,6 +37,7 @@ GRADIENTS = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import dataclasses
+import time
 import torch
 from acert_zoo.network import trace
 from tests.support_training import tiny_batch, tiny_model, tiny_recipe
@@ -63,6 +64,10 @@ for name in ("acert", "ibp", "crown-ibp", "sabr", "standard"):
     update_running_statistics(network, model, loss.clean)
     results[name] = [distributed.mean_over_ranks(loss.total.detach()), *(p.grad for p in model.parameters())]
     results[name] += [b.double() for b in model.buffers()] + [distributed.gather_over_ranks(loss.radius).flatten()]
+with distributed.first_process_of_machine():
+    time.sleep(0.5 if distributed.rank() == 0 else 0)
+    with open(sys.argv[2] + ".order", "a") as file:
+        file.write(str(distributed.rank()))
 if distributed.rank() == 0:
     torch.save(results, sys.argv[2])
 distributed.shutdown()
@@ -84,6 +89,10 @@ def test_one_step_of_every_objective_in_float64(tmp_path: Path, monkeypatch: pyt
     for name, expected in results[0].items():
         for mine, value in zip(results[1][name], expected, strict=True):
             torch.testing.assert_close(mine, value, rtol=1e-9, atol=1e-12, msg=name)
+    assert [(tmp_path / f"{name}.order").read_text() for name in ("one", "two")] == [
+        "0",
+        "01",
+    ]  # first_process_of_machine
 
 
 @pytest.fixture(scope="module")

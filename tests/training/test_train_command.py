@@ -96,6 +96,24 @@ def test_refusals_are_short_and_write_nothing(
     assert not run.exists()
 
 
+def test_resuming_takes_no_settings_and_needs_a_run(finished: FinishedRun, tmp_path: Path) -> None:
+    run = str(finished.folder)
+    for extra in (["--recipe", "cifar10"], ["--kappa", "0.5"], ["--set", "epochs=3"], ["--run", str(tmp_path / "x")]):
+        result = CliRunner().invoke(main, ["--resume", run, *extra])
+        assert result.exit_code == 2, result.output
+        assert "--resume takes the recipe" in result.output
+    for other in (tmp_path, finished.recipe):  # an empty folder, and a file
+        result = CliRunner().invoke(main, ["--resume", str(other)])
+        assert result.exit_code == 1, result.output
+        assert "is not the folder of a training run" in result.output
+
+
+def test_a_run_folder_that_cannot_be_made(finished: FinishedRun) -> None:
+    result = CliRunner().invoke(main, [*finished.arguments, "--run", str(finished.recipe)])
+    assert result.exit_code == 1, result.output
+    assert f"the run's folder {finished.recipe} cannot be made" in result.output
+
+
 def test_an_unknown_device(finished: FinishedRun) -> None:
     result = CliRunner().invoke(main, ["--recipe", str(finished.recipe), "--device", "tpu"])
     assert result.exit_code == 2
