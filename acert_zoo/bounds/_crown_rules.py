@@ -142,7 +142,7 @@ def relu(claim: Claim, x: Interval, slopes: Tensor | None) -> Claim:
     below, above = (-low).clamp(min=0), high.clamp(min=0)
     size, kept = a.clamp(max=0).neg(), new.clamp(max=0).neg()
     excess = torch.maximum(kept * below, (size - kept) * above).masked_fill(dead, 0.0)
-    return Claim(new, pay(beta, excess.flatten(1).sum(1) * (1 + 4 * gamma(a[0].numel() + 8, U64))))
+    return Claim(new, pay(beta, excess.flatten(1).sum(1) * (1 + 4 * gamma(a[0].numel() + 8, U64)), x))
 
 
 def _affine(step: Affine | AvgPool, claim: Claim, x: Interval) -> tuple[list[Tensor], Tensor]:
@@ -164,7 +164,7 @@ def _affine(step: Affine | AvgPool, claim: Claim, x: Interval) -> tuple[list[Ten
             products = step.weight.shape[0]
             new = a @ step.weight
     k = factor(max(products, outputs, inner_length(step)))
-    return [new], pay(gain(beta, amount), k * inner(a.abs(), error), x)
+    return [new], pay(gain(beta, amount), k * inner(a.abs(), error + TINY), x)
 
 
 def _batchnorm(step: BatchNorm, claim: Claim, x: Interval) -> tuple[list[Tensor], Tensor]:
@@ -174,7 +174,7 @@ def _batchnorm(step: BatchNorm, claim: Claim, x: Interval) -> tuple[list[Tensor]
     new = a * scale
     error = scale.abs() * (magnitude(x) + mean.abs()) + shift.abs()
     amount = inner(a, shift) - inner(new, mean)
-    return [new], pay(gain(beta, amount), factor(2 * a[0].numel()) * inner(a.abs(), error), x)
+    return [new], pay(gain(beta, amount), factor(2 * a[0].numel()) * inner(a.abs(), error + TINY), x)
 
 
 def _conv_back(

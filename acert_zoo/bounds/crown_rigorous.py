@@ -12,18 +12,20 @@ rigorous interval boxes. So relaxation slopes are mere data: poor ones loosen a 
 
 Notation: u = 2^-53, g(k) = k u/(1 - k u); an inner product of k terms, in any order, has an error of at most
 g(k) <|a|, |b|> + k 2^-1021 (Higham 2002, section 3.1; the second part is underflow, flushed or gradual). "Pay e" means
-beta <- down(beta - up(e)). TINY = 2^-800 covers every underflow: k < 2^60 of them, times M (see `_Payment`).
+beta <- down(beta - up(e)). TINY = 2^-800 covers every underflow: k < 2^60 of them, times M: TINY (1 + sum of M) is paid
+with every e (`_crown_rules.pay`).
 
 **Affine** v_o = W v_i + b. A' = fl(W^T A), with m products per entry: |A' - W^T A| <= g(m) |W|^T|A| + m 2^-1021, so
     <A, W v + b> >= <A', v> + <A, b> - g(m) <|A|, |W| M> - m 2^-1021 sum(M).
-beta gains fl(<A, b>), whose error is at most g(N) <|A|, |b|>, N outputs. Pay E = <|A|, e>, e = k (|W| M + |b|), with
-k = 4 g(max(m, N, n) + 16): the computed E is at least 1 - g(N + n + 8) >= 1/2 times the exact one, which leaves
-2 g(max(m, N) + 16) where g(m) or g(N) is needed. One product |W| M serves every row.
+beta gains fl(<A, b>), whose error is at most g(N) <|A|, |b|>, N outputs. Pay E = <|A|, e>, e = k (|W| M + |b| + TINY),
+with k = 4 g(max(m, N, n) + 16): the computed E is at least 1 - g(N + n + 8) >= 1/2 times the exact one without TINY,
+which leaves 2 g(max(m, N) + 16) where g(m) or g(N) is needed. TINY in e is for products of |W| M that underflow,
+n 2^-1021 an output, which a large A would make count. One product |W| M serves every row.
 
 **Average pooling** is affine with W = 1/n. **BatchNorm** is s (v - mean) + beta_BN with s = gamma/sqrt(var + epsilon),
 known within g(4) (an addition, a root, a division); A' = fl(A s) is within g(6)|A||s|, and <A, beta_BN> - <A', mean> is
 computed with an error of at most g(2N + 6) of its absolute terms: with 2N for N, the same k covers it, and
-e = k (|s| (M + |mean|) + |beta_BN|).
+e = k (|s| (M + |mean|) + |beta_BN| + TINY).
 
 **ReLU** z -> relu(z), z in [l, u]. l >= 0: A' = A. u <= 0: A' = 0. Otherwise A' = fl(A s), any s in [0, 1]. Rounding is
 monotone, so |A'| <= |A| and t = A'/A, a real number, lies in [0, 1]; the claim is proved for the slope t, not s, and
@@ -50,7 +52,9 @@ whose sign is open, claims for +z_i and -z_i tighten the box (CROWN); both are t
 
 from __future__ import annotations
 
+import functools
 import math
+import time
 from collections.abc import Mapping
 
 import torch
@@ -93,7 +97,13 @@ class RigorousCrown:
 
     @torch.no_grad()
     def margins(
-        self, images: Tensor, labels: Tensor, eps: Tensor | float, slopes: Mapping[int, Tensor] | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        eps: Tensor | float,
+        slopes: Mapping[int, Tensor] | None = None,
+        *,
+        deadline: float = math.inf,
     ) -> Tensor:
         """Rigorous lower bounds, float64 [N], of min over t != y of f_y - f_t on B(x, eps); -inf: nothing is proved.
 
@@ -102,16 +112,20 @@ class RigorousCrown:
             slopes: for the index of a ReLU step, lower slopes in [0, 1] for the last backward pass: [1, *value], or a
                 row for each class t != y, [K - 1, *value]; for one image. Default: 1 where u > -l, else 0, improved by
                 `iterations` steps.
+            deadline: a value of `time.perf_counter()`.
 
         Raises:
             InvalidInputError, UnsoundSettingError: as `RigorousNetwork.margins`.
+            TimeoutError: the deadline has passed.
         """
         preconditions.check_backend("real-sound")
         sizes = torch.as_tensor(eps, dtype=torch.float64).expand(len(images))
         out = torch.full((len(images),), -math.inf, dtype=torch.float64)
         for i in range(len(images)):
-            boxes = self.boxes(images[i : i + 1], sizes[i : i + 1])
-            chosen = self.best_slopes(boxes, int(labels[i])) if slopes is None and self.iterations else slopes or {}
+            boxes = self.boxes(images[i : i + 1], sizes[i : i + 1], deadline)
+            chosen = slopes or {}
+            if slopes is None and self.iterations:
+                chosen = self.best_slopes(boxes, int(labels[i]), deadline)
             out[i] = self._margin(boxes, int(labels[i]), chosen)
         return out
 
@@ -120,12 +134,13 @@ class RigorousCrown:
         return self.margins(images, labels, eps) > 0
 
     @torch.no_grad()
-    def boxes(self, image: Tensor, eps: Tensor | float) -> list[Interval]:
+    def boxes(self, image: Tensor, eps: Tensor | float, deadline: float = math.inf) -> list[Interval]:
         """Rigorous boxes of all values but the logits, of one image [1, C, H, W]."""
-        return self.rigorous.intervals(image, eps, self._tighten if self.refine else None)
+        tighten = functools.partial(self._tighten, deadline=deadline)
+        return self.rigorous.intervals(image, eps, tighten if self.refine else None)
 
     @torch.enable_grad()
-    def best_slopes(self, boxes: list[Interval], label: int) -> dict[int, Tensor]:
+    def best_slopes(self, boxes: list[Interval], label: int, deadline: float = math.inf) -> dict[int, Tensor]:
         """Lower slopes that raise the margins of the last pass, by Adam in plain float64: data for `margins`."""
         head = self.network.head
         others = [t for t in range(self.network.num_classes) if t != label]
@@ -139,6 +154,7 @@ class RigorousCrown:
         best_bounds = torch.full((len(others),), -math.inf, dtype=torch.float64)
         optimizer = torch.optim.Adam(slopes.values(), lr=0.1)
         for iteration in range(self.iterations + 1):
+            _check_time(deadline)
             bounds = self._pull(claim, head.inputs[0], boxes, slopes)
             better = bounds.detach() > best_bounds
             best_bounds[better] = bounds.detach()[better]
@@ -163,7 +179,7 @@ class RigorousCrown:
         direct = torch.where(direct.isfinite() & alive, direct, -math.inf)
         return torch.maximum(bounds, direct).min().item()
 
-    def _tighten(self, index: int, values: list[Interval], box: Interval) -> Interval:
+    def _tighten(self, index: int, values: list[Interval], box: Interval, *, deadline: float = math.inf) -> Interval:
         """The box of value `index`, tightened where a ReLU will read it and its sign is open."""
         if index not in self._refined:
             return box
@@ -175,6 +191,7 @@ class RigorousCrown:
         chunk = max(1, _CHUNK_BYTES // (8 * largest))
         for sign in (1.0, -1.0):
             for part in open_.split(chunk) if len(open_) else ():
+                _check_time(deadline)
                 a = torch.zeros(len(part), lower.numel(), dtype=torch.float64)
                 a[torch.arange(len(part)), part] = sign
                 claim = Claim(a.view(-1, *shape), torch.zeros(len(part), dtype=torch.float64))
@@ -203,6 +220,11 @@ class RigorousCrown:
                     part, beta = rules.accumulate(pending[i], part, beta, boxes[i])
                 pending[i] = part
         return beta
+
+
+def _check_time(deadline: float) -> None:
+    if time.perf_counter() > deadline:
+        raise TimeoutError("the rigorous check did not end in time")
 
 
 def rigorous_check(network: Network, method: str) -> RigorousCrown:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from acert_zoo.bounds import _lirpa_compat
-from acert_zoo.bounds._lirpa_cost import crown_cost
+from acert_zoo.bounds._lirpa_cost import Cost, crown_cost
 from acert_zoo.bounds._lirpa_module import LirpaModule
 from acert_zoo.bounds.crown_rigorous import CROWN_METHODS, RigorousCrown, rigorous_check
 from acert_zoo.bounds.ibp import input_box
@@ -167,7 +167,7 @@ class _Best:
 
 @dataclass
 class _Speed:
-    """Multiplications a second of each method, learned as it runs."""
+    """Multiplications a second of each method, and of its rigorous check ("proof by ..."), learned as they run."""
 
     known: dict[str, float] = field(default_factory=dict)
 
@@ -196,8 +196,9 @@ def certified_radius_lirpa(
         network: detached, float32.
         images, labels: float32 pixels [N, C, H, W] in [0, 1] and int64 [N].
         method: "crown-ibp", "crown", "alpha-crown", or "best": all three in order of cost, the largest radius counts.
-        budget: seconds an image may take in all (default 120); a method that is expected to exceed what is left, or
-            does, leaves the image with its best radius so far.
+        budget: seconds an image may take in all, rigorous checks included (default 120); what is expected to exceed
+            the rest of it is not begun, and the image keeps its best radius so far. A rigorous check is broken off when
+            time is over; an evaluation by auto-LiRPA that was begun is not.
         floor: float64 [N], radii proved elsewhere (by IBP), which no result falls below; default 0.
         memory: bytes that an evaluation may take, by estimate (default 4 GiB); beyond it the method is not tried.
         dtype: in which auto-LiRPA computes.
@@ -218,10 +219,11 @@ def certified_radius_lirpa(
     radii = torch.zeros(len(images), dtype=torch.float64) if floor is None else floor.double()
     speed, found = _Speed(), []
     for i in range(len(images)):
-        search = _ImageSearch(bounds, images[i : i + 1], labels[i : i + 1], speed, time.perf_counter() + budget, memory)
+        deadline = time.perf_counter() + budget
+        search = _ImageSearch(bounds, prover, images[i : i + 1], labels[i : i + 1], speed, deadline, memory)
         best = _Best(float(radii[i]))
         for name in METHODS if method == "best" else (method,):
-            search.improve(best, name, prover)
+            search.improve(best, name)
         found.append(best)
     return LirpaResult(
         torch.tensor([b.radius for b in found], dtype=torch.float64),
@@ -242,17 +244,32 @@ class _ImageSearch:
     """Radius search of one image, under its limits."""
 
     def __init__(
-        self, bounds: LirpaBounds, image: Tensor, label: Tensor, speed: _Speed, deadline: float, memory: float
+        self,
+        bounds: LirpaBounds,
+        prover: _Prover | None,
+        image: Tensor,
+        label: Tensor,
+        speed: _Speed,
+        deadline: float,
+        memory: float,
     ) -> None:
         self.bounds, self.image, self.label = bounds, image, label
+        self.prover = prover if prover is not None and prover.checks else None
         self.speed, self.deadline, self.memory = speed, deadline, memory
 
+    def cost(self, method: str, eps: float) -> Cost:
+        return crown_cost(self.bounds.network, self.image.to(self.bounds.dtype), eps, method)
+
     def margin(self, method: str, eps: float, best: _Best) -> float:
-        cost = crown_cost(self.bounds.network, self.image.to(self.bounds.dtype), eps, method)
+        """auto-LiRPA's bound, if there is time and memory for it, and time for a proof of what it finds."""
+        cost = self.cost(method, eps)
         if cost.bytes > self.memory:
             raise _Limit(f"{method} would take about {cost.bytes / 2**20:,.0f} MiB at eps {eps:.3g}")
+        needed = self.speed.seconds(method, cost.multiplications)
+        if self.prover is not None:
+            needed += self.speed.seconds(f"proof by {method}", cost.multiplications)
         started = time.perf_counter()
-        if started + self.speed.seconds(method, cost.multiplications) > self.deadline:
+        if started + needed > self.deadline:
             raise _Limit(f"{method} would exceed the time budget at eps {eps:.3g}")
         try:
             value = self.bounds.margins(self.image, self.label, eps, method).item()
@@ -262,7 +279,7 @@ class _ImageSearch:
         best.evaluations += 1
         return value
 
-    def improve(self, best: _Best, method: str, prover: _Prover | None) -> None:
+    def improve(self, best: _Best, method: str) -> None:
         """Raises `best` to the largest eps at which `method` was seen to prove the label, if that is larger."""
         proved: dict[float, float] = {}
 
@@ -280,8 +297,8 @@ class _ImageSearch:
             return
         radius = max(proved)
         rounding, margin = str(self.bounds.dtype).removeprefix("torch."), proved[radius]
-        if prover is not None:
-            sound = prover.prove(self, method, radius, best)
+        if self.prover is not None:
+            sound = self.prover.prove(self, method, radius, best)
             if sound is not None:
                 (radius, margin), rounding = sound, "real-sound"
         best.radius, best.margin, best.method, best.rounding = radius, margin, method, rounding
@@ -290,8 +307,8 @@ class _ImageSearch:
 def climb(evaluate: Callable[[float], float], start: float, rtol: float = RTOL) -> None:
     """Evaluates at ever better points from `start`, a proved radius or 0; evaluate() keeps what it proves.
 
-    Doubles while proved, halves (from above) while not; then narrows the bracket by the secant through its ends in
-    (eps, margin), kept off them, to the relative width `rtol`. Nothing is concluded about points not evaluated.
+    Half as much again while proved, a quarter while nothing is; then narrows the bracket by the secant through its
+    ends in (eps, margin), kept off them, to the relative width `rtol`. Nothing is concluded about points not evaluated.
     """
     low, low_value, high, high_value = start, math.nan, math.inf, math.nan
     point = 1.15 * start if start > 0 else 1e-3
@@ -331,15 +348,21 @@ class _Prover:
 
     def prove(self, search: _ImageSearch, method: str, radius: float, best: _Best) -> tuple[float, float] | None:
         """(radius, margin) proved with outward rounding, at most 2 % below `radius` and above `best.radius`."""
-        if not self.checks:
-            return None
-        check = self.checks[method]
+        check, name = self.checks[method], f"proof by {method}"
+        work = search.cost(method, radius).multiplications
         for step in _STEPS_DOWN:
-            eps = radius * (1 - step)
-            if eps <= best.radius or (step and time.perf_counter() > search.deadline):
+            eps, started = radius * (1 - step), time.perf_counter()
+            if eps <= best.radius:
                 return None
+            try:
+                if started + search.speed.seconds(name, work) > search.deadline:
+                    raise TimeoutError
+                margin = check.margins(search.image.float(), search.label, eps, deadline=search.deadline).item()
+            except TimeoutError:
+                best.note = f"no time was left for the rigorous check of {method} at eps {eps:.3g}"
+                return None
+            search.speed.learn(name, work, time.perf_counter() - started)
             best.proofs += 1
-            margin = check.margins(search.image.float(), search.label, eps).item()
             if margin > CUSHION:
                 return eps, margin
         return None

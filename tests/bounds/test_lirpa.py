@@ -245,7 +245,7 @@ def test_without_the_rigorous_check_radii_are_labelled_by_their_arithmetic(netwo
 
 
 def test_a_radius_that_the_rigorous_check_never_confirms_keeps_its_label(network, batch, monkeypatch):
-    monkeypatch.setattr(lirpa.RigorousCrown, "margins", lambda self, x, y, e: torch.tensor([-1.0]))
+    monkeypatch.setattr(lirpa.RigorousCrown, "margins", lambda self, x, y, e, deadline: torch.tensor([-1.0]))
     result = certified_radius_lirpa(network, batch[0][:1], batch[1][:1], method="crown-ibp")
     assert result.rounding == ["float32"]
     assert result.radius.item() > 0
@@ -286,6 +286,24 @@ def test_limits_leave_the_best_radius_so_far(network: Network, batch: tuple[Tens
     assert torch.equal(short.radius, floor)
     assert short.method == ["ibp"] * 3
     assert all("time budget" in note for note in short.note)
+
+
+def test_the_rigorous_check_keeps_to_the_budget(network: Network, batch: tuple[Tensor, Tensor], monkeypatch):
+    """A check that time runs out in leaves the radius with auto-LiRPA's label; the next image reckons with its cost."""
+    for method in ("crown", "alpha-crown"):
+        with pytest.raises(TimeoutError):
+            rigorous_check(network, method).margins(batch[0][:1], batch[1][:1], 0.05, deadline=0.0)
+    monkeypatch.setattr(lirpa.RigorousCrown, "_tighten", lambda *_, deadline: (_ for _ in ()).throw(TimeoutError))
+    result = certified_radius_lirpa(network, batch[0][:1], batch[1][:1], method="crown")
+    assert result.radius.item() > 0
+    assert (result.rounding, result.proofs) == (["float32"], 0)
+    assert "no time was left for the rigorous check of crown" in result.note[0]
+    speed = lirpa._Speed()
+    speed.learn("proof by crown", 1.0, 1e6)
+    monkeypatch.setattr(lirpa, "_Speed", lambda: speed)
+    none = certified_radius_lirpa(network, batch[0][:1], batch[1][:1], method="crown")
+    assert (none.evaluations, none.radius.item()) == (0, 0.0)
+    assert "time budget" in none.note[0]
 
 
 def test_a_failure_inside_auto_lirpa_leaves_the_best_radius_so_far(network, batch, floor, monkeypatch):
