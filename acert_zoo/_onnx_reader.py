@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,9 @@ class _Reader:
             raise self._unsupported(name, node, "no bound covers it")
         try:
             return [handler(self, name, attributes, *values)]
-        except (Unsupported, TypeError) as error:
+        except (Unsupported, TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, InvalidInputError):
+                raise
             raise self._unsupported(name, node, str(error)) from None
 
     def _unsupported(self, name: str, node: Any, why: str) -> UnsupportedLayerError:
@@ -84,16 +86,27 @@ class _Reader:
         return [torch.from_numpy(np.asarray(a).copy()) for a in evaluator.run(None, feeds)]
 
 
-def _pads(attributes: dict[str, Any]) -> tuple[int, int]:
-    pads = attributes.get("pads", [0, 0, 0, 0])
-    if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID") or pads[:2] != pads[2:]:
+def _pads(attributes: dict[str, Any], x: Value, kernel: Sequence[int]) -> tuple[int, int]:
+    """Padding (height, width) of a window operator; SAME_UPPER and SAME_LOWER keep ceil(size / stride)."""
+    pads = list(attributes.get("pads", [0, 0, 0, 0]))
+    automatic = attributes.get("auto_pad", b"NOTSET")
+    if automatic in (b"SAME_UPPER", b"SAME_LOWER"):
+        sizes, strides = x.known_shape[1:], attributes.get("strides", [1, 1])
+        extents = [d * (k - 1) + 1 for d, k in zip(attributes.get("dilations", [1, 1]), kernel, strict=True)]
+        axes = zip(sizes, strides, extents, strict=True)
+        total = [max((-(-size // stride) - 1) * stride + extent - size, 0) for size, stride, extent in axes]
+        pads = [t // 2 for t in total] + [t - t // 2 for t in total]
+    elif automatic == b"VALID":
+        pads = [0, 0, 0, 0]
+    if pads[:2] != pads[2:]:
         raise Unsupported("padding that differs between opposite sides")
     return pads[0], pads[1]
 
 
 def _conv(r: _Reader, name: str, a: dict[str, Any], x: Value, weight: Tensor, bias: Tensor | None = None) -> Value:
     strides, dilations = a.get("strides", [1, 1]), a.get("dilations", [1, 1])
-    return ops.conv2d(r.builder, name, x, weight, bias, strides, _pads(a), dilations, a.get("group", 1))
+    pads = _pads(a, x, weight.shape[2:])
+    return ops.conv2d(r.builder, name, x, weight, bias, strides, pads, dilations, a.get("group", 1))
 
 
 def _gemm(r: _Reader, name: str, a: dict[str, Any], x: Any, weight: Any, bias: Tensor | None = None) -> Value:
@@ -141,9 +154,10 @@ def _pool(kind: Callable[..., Value]) -> Callable[..., Value]:
     def pool(r: _Reader, name: str, a: dict[str, Any], x: Value) -> Value:
         strides, kernel = a.get("strides", [1, 1]), a["kernel_shape"]
         if kind is ops.max_pool2d:
-            return kind(r.builder, name, x, kernel, strides, _pads(a), a.get("dilations", 1), bool(a.get("ceil_mode")))
+            dilations, ceil = a.get("dilations", [1, 1]), bool(a.get("ceil_mode"))
+            return kind(r.builder, name, x, kernel, strides, _pads(a, x, kernel), dilations, ceil)
         counted = bool(a.get("count_include_pad", 0))
-        return kind(r.builder, name, x, kernel, strides, _pads(a), bool(a.get("ceil_mode", 0)), counted)
+        return kind(r.builder, name, x, kernel, strides, _pads(a, x, kernel), bool(a.get("ceil_mode", 0)), counted)
 
     return pool
 
@@ -179,11 +193,14 @@ _HANDLERS: dict[str, Callable[..., Value]] = {
     ),
     "Flatten": _flatten,
     "Reshape": _reshape,
-    "Transpose": lambda r, name, a, x: ops.permute(r.builder, name, x, a["perm"]),
+    "Transpose": lambda r, name, a, x: ops.permute(
+        r.builder, name, x, a.get("perm", list(range(len(x.known_shape), -1, -1)))
+    ),
     "Squeeze": lambda r, name, a, x, axes=None: ops.squeeze(r.builder, name, x, *_axes(a, axes)),
     "Unsqueeze": _unsqueeze,
     "Concat": lambda r, name, a, *values: ops.cat(r.builder, name, values, a["axis"]),
     "Identity": lambda r, name, a, x: x,
     "Dropout": lambda r, name, a, x, *_: x,
     "Cast": lambda r, name, a, x: x,
+    "CastLike": lambda r, name, a, x, like: x,
 }

@@ -29,9 +29,11 @@ def apply_module(builder: Builder, name: str, module: nn.Module, *args: Any, **k
     handler = handler_of(module)
     if handler is None:
         raise tables.unsupported(name, str(module))
+    if not args and "input" in kwargs:
+        args, kwargs = (kwargs["input"],), {k: v for k, v in kwargs.items() if k != "input"}
     try:
         return handler(builder, name, module, *args, **kwargs)
-    except ops.Unsupported as error:
+    except (ops.Unsupported, TypeError) as error:
         raise tables.unsupported(name, str(module), error) from None
 
 
@@ -79,8 +81,9 @@ def _attribute(model: nn.Module, path: str) -> Any:
 
 def _call(node: torch.fx.Node, env: dict[Any, Any], modules: dict[str, nn.Module], builder: Builder) -> Any:
     args, kwargs = torch.fx.node.map_arg((node.args, dict(node.kwargs)), env.__getitem__)
-    args = tuple(args)
-    name = node.name
+    args, kwargs, name = tuple(args), dict(kwargs), node.name
+    if not args and "input" in kwargs:  # what torch calls the first argument of most operations
+        args = (kwargs.pop("input"),)
     found: list[Value] = []
     torch.fx.node.map_aggregate((args, kwargs), lambda v: found.append(v) if isinstance(v, Value) else None)
     if not found:

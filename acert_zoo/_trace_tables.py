@@ -49,8 +49,10 @@ MODULES: dict[type, Callable[..., Value]] = {
     nn.AvgPool2d: _avg,
     nn.AdaptiveAvgPool2d: lambda b, name, m, x: ops.adaptive_avg_pool2d(b, name, x, m.output_size),
     nn.AdaptiveMaxPool2d: lambda b, name, m, x: ops.adaptive_max_pool2d(b, name, x, m.output_size, m.return_indices),
-    nn.Dropout: lambda b, name, m, x: ops.dropout(b, name, x, m.p, m.training),
-    nn.Dropout2d: lambda b, name, m, x: ops.dropout(b, name, x, m.p, m.training),
+    **dict.fromkeys(
+        (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout),
+        lambda b, name, m, x: ops.dropout(b, name, x, m.p, m.training),
+    ),
     nn.Identity: lambda b, name, m, x: x,
     architectures.Normalize: lambda b, name, m, x: b.add(network.Normalize, name, x, mean=m.mean, std=m.std),
 }
@@ -69,7 +71,7 @@ FUNCTIONS: dict[Any, Callable[..., Value]] = {
     F.avg_pool2d: ops.avg_pool2d,
     F.adaptive_avg_pool2d: ops.adaptive_avg_pool2d,
     F.adaptive_max_pool2d: ops.adaptive_max_pool2d,
-    F.dropout: ops.dropout,
+    **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.alpha_dropout), ops.dropout),
     torch.flatten: ops.flatten,
     torch.reshape: ops.reshape,
     torch.permute: ops.permute,

@@ -80,6 +80,7 @@ class ForeignCertifier:
         self.bounds, self.budget = bounds, DEFAULT_BUDGET if budget is None else budget
         if not self.budget > 0:
             raise InvalidInputError(f"budget must be positive, got {budget!r} seconds")
+        self.any_method = method == "best"
         self.methods = ("ibp", *METHODS) if method == "best" else tuple(dict.fromkeys(("ibp", method)))
         self.rounding = str(bounds.dtype).removeprefix("torch.")
         self.input_shape: Sequence[int] | None = bounds.input_shape
@@ -122,6 +123,9 @@ class ForeignCertifier:
                 climb(evaluate, best[0], COARSE_RTOL if method == "alpha-crown" else RTOL)
             except TimeoutError:
                 break
+            except UnsupportedLayerError:  # "best" is the best of the methods that auto-LiRPA can do
+                if not self.any_method or method == "ibp":
+                    raise
         return best
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import acert_zoo
 from acert_zoo import attack
+from acert_zoo.bounds.lirpa import LirpaBounds
 from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnsupportedLayerError
 from acert_zoo.verification import verify_file
 
@@ -105,6 +106,23 @@ def test_a_forward_that_branches_on_values_is_an_error(images, rounding):
 
     with pytest.raises(UnsupportedLayerError, match=r"Branches cannot be traced by torch.fx.*must not branch"):
         acert_zoo.certify(Branches(torch.sigmoid).eval(), images, rounding=rounding)
+
+
+def test_the_best_of_the_methods_that_auto_lirpa_can_do(images, monkeypatch):
+    """ "best" goes on without a method that fails; a method that was asked for by name fails aloud."""
+    original = LirpaBounds.margins
+
+    def margins(self, x, y, eps, method):
+        if method != "ibp":
+            raise RuntimeError("not for this graph")
+        return original(self, x, y, eps, method)
+
+    monkeypatch.setattr(LirpaBounds, "margins", margins)
+    result = acert_zoo.certify(build(torch.tanh), images[:1], rounding="float32", method="best")
+    assert result.method == ["lirpa-ibp"]
+    assert result.radius.item() > 0
+    with pytest.raises(UnsupportedLayerError, match="fails in crown: not for this graph"):
+        acert_zoo.certify(build(torch.tanh), images[:1], rounding="float32", method="crown")
 
 
 def test_budget_and_file(images, tmp_path: Path):

@@ -127,14 +127,32 @@ def test_a_file_with_a_batch_of_one(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("automatic", "kernel"), [("SAME_UPPER", 3), ("SAME_LOWER", 3), ("SAME_UPPER", 2), ("SAME_LOWER", 2), ("VALID", 2)]
+)
+def test_automatic_padding(tmp_path, automatic, kernel):
+    """torch's TorchScript exporter writes padding="same" so; an even kernel would pad the two sides unequally."""
+    side = 1 if automatic == "VALID" else 2
+    numbers = {"k": np.arange(kernel**2, dtype=np.float32).reshape(1, 1, kernel, kernel)}
+    numbers |= {"w": np.ones((side * side, 2), dtype=np.float32), "b": BIAS}
+    nodes = [node("Conv", "x k", "c", auto_pad=automatic), node("Flatten", "c", "f"), node("Gemm", "f w b", "y")]
+    onnx.save(make(nodes, numbers), tmp_path / "m.onnx")
+    if automatic != "VALID" and kernel == 2:
+        with pytest.raises(UnsupportedLayerError, match="opposite sides"):
+            load_onnx(tmp_path / "m.onnx")
+    else:  # what is read is compared with onnxruntime
+        assert load_onnx(tmp_path / "m.onnx").network.steps[0].padding == ((0, 0) if automatic == "VALID" else (1, 1))
+
+
+@pytest.mark.parametrize(
     ("nodes", "message"),
     [
+        ([("Transpose", "x", "t", {}), ("Flatten", "t", "f", {}), ("Gemm", "f w b", "y", {})], "batch axis"),
         ([("Flatten", "x", "f", {}), ("Gemm", "f w b", "z", {}), ("Sigmoid", "z", "y", {})], "Sigmoid"),
         ([("Flatten", "x", "f", {}), ("Gemm", "f w b", "y", {"alpha": 2.0})], "alpha"),
         ([("MaxPool", "x", "p", {"kernel_shape": [1, 1], "pads": [0, 0, 0, 1]}), ("Flatten", "x", "f", {}),
           ("Gemm", "f w b", "y", {})], "opposite sides"),
     ],
-    ids=["Sigmoid", "Gemm", "padding"],
+    ids=["Transpose", "Sigmoid", "Gemm", "padding"],
 )  # fmt: skip
 def test_operators_that_no_bound_covers(tmp_path, nodes, message):
     built = [node(op, i, o, **a) for op, i, o, a in nodes]

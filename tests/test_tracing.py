@@ -122,6 +122,14 @@ def build(name: str) -> nn.Module:
     return model.eval()
 
 
+def test_named_arguments_and_every_dropout():
+    model = Code(
+        lambda m, x: m.head(F.dropout2d(F.relu(input=m.drop(m.conv(input=x))), training=m.training).flatten(1)),
+        conv=conv(), drop=nn.Sequential(nn.Dropout2d(), nn.AlphaDropout(), nn.FeatureAlphaDropout()), head=head(),
+    ).eval()  # fmt: skip
+    assert [type(s).__name__ for s in prepare(model, SHAPE).steps] == ["Conv", "ReLU", "Flatten", "Linear"]
+
+
 def images(n: int = 3) -> Tensor:
     return torch.rand(n, *SHAPE, generator=torch.Generator().manual_seed(7))
 
