@@ -1,10 +1,12 @@
 """Radii, time and memory of each bound: python benchmarks/bounds.py [--n 20] [--alpha-n 5] [--model NAME ...]
-                                                                     [--budget 120] [--minutes 60]
+                                                      [--budget 120] [--minutes 60] [--row-minutes 10]
 
 For every bundled model (no cascades) and every method, the first N test images: each correct one starts from its IBP
 radius and gets the method's radius, on its own. Every (model, method) runs in a process of its own, so that its peak
 memory is its own. Finished images are kept in a state file: the same command goes on where it stopped, or was
-killed, or where --minutes were over. With --write the table in docs/bounds.md is replaced.
+killed, or where --minutes were over. --row-minutes is for networks on which a method takes minutes an image: a row ends
+there, with as many images as it has (its n says so), and the next row begins. With --write the table in docs/bounds.md
+is replaced. Images measured under another --budget, or of other weights, are no part of it.
 """
 
 from __future__ import annotations
@@ -67,8 +69,9 @@ def append(path: Path, row: dict[str, Any]) -> None:
         file.write("\n" * torn + json.dumps(row) + "\n")
 
 
-def key(model: Any, method: str) -> dict[str, str]:
-    return {"model": f"{model.info.name}.v{model.info.version}", "weights": model.weights_sha256, "method": method}
+def key(model: Any, method: str, budget: float) -> dict[str, Any]:
+    name, limit = f"{model.info.name}.v{model.info.version}", None if method == "ibp" else budget
+    return {"model": name, "weights": model.weights_sha256, "method": method, "budget": limit}
 
 
 def run_one(name: str, method: str, n: int, state: Path, budget: float, minutes: float) -> bool:
@@ -77,8 +80,8 @@ def run_one(name: str, method: str, n: int, state: Path, budget: float, minutes:
     torch.set_num_threads(1)
     model = acert_zoo.load_model(name)
     images, labels, source = test_images(model.info.dataset, n)
-    this = key(model, method)
-    done = {row["image"] for row in read_state(state) if all(row[k] == v for k, v in this.items())}
+    this = key(model, method, budget)
+    done = {row["image"] for row in read_state(state) if all(row.get(k) == v for k, v in this.items())}
     network = trace(model).detach()
     prediction = network(images).argmax(1)
     for i in range(len(images)):
@@ -103,9 +106,9 @@ def run_one(name: str, method: str, n: int, state: Path, budget: float, minutes:
     return True
 
 
-def table(state: Path) -> str:
+def table(state: Path, budget: float) -> str:
     """The results as Markdown; every row with its own n."""
-    rows = read_state(state)
+    rows = [r for r in read_state(state) if r.get("budget") in (None, budget)]
     lines = [
         "| model | method | n | mean radius (pixel units of [0, 1]) | against IBP, same images | certified at "
         "| real-sound | limit met | seconds per correct image | peak memory |",
@@ -116,9 +119,10 @@ def table(state: Path) -> str:
         if info.kind != "model":
             continue
         full = f"{info.name}.v{info.version}"
-        baseline = {r["image"]: r["radius"] for r in rows if r["model"] == full and r["method"] == "ibp"}
+        rows_of_model = [r for r in rows if r["model"] == full and r["weights"] == info.sha256]
+        baseline = {r["image"]: r["radius"] for r in rows_of_model if r["method"] == "ibp"}
         for method in ("ibp", *CROWN_METHODS):
-            own = [r for r in rows if r["model"] == full and r["method"] == method]
+            own = [r for r in rows_of_model if r["method"] == method and r["image"] in baseline]
             if not own:
                 continue
             mean = sum(r["radius"] for r in own) / len(own)
@@ -147,10 +151,11 @@ def table(state: Path) -> str:
 @click.option("--alpha-n", default=5, show_default=True, help="Test images of alpha-crown.")
 @click.option("--budget", default=120.0, show_default=True, help="Seconds an image may take.")
 @click.option("--minutes", default=math.inf, help="Stop (resumable) after so long.")
+@click.option("--row-minutes", default=math.inf, help="Go on to the next row (resumable) after so long.")
 @click.option("--state", type=click.Path(path_type=Path), default=ROOT / "benchmarks" / "bounds.jsonl")
 @click.option("--write", is_flag=True, help="Replace the table in docs/bounds.md.")
 @click.option("--one", is_flag=True, hidden=True)
-def main(models, methods, n, alpha_n, budget, minutes, state, write, one) -> None:
+def main(models, methods, n, alpha_n, budget, minutes, row_minutes, state, write, one) -> None:
     methods, began = methods or ("ibp", *CROWN_METHODS), time.monotonic()
     if one:
         sys.exit(0 if run_one(models[0], methods[0], n, state, budget, minutes) else STOPPED)
@@ -159,18 +164,19 @@ def main(models, methods, n, alpha_n, budget, minutes, state, write, one) -> Non
             continue
         for method in methods:
             count = alpha_n if method == "alpha-crown" else n
-            left = minutes - (time.monotonic() - began) / 60
+            left = min(minutes - (time.monotonic() - began) / 60, row_minutes)
             command = [sys.executable, __file__, "--one", "--model", name, "--method", method, "--n", str(count)]
             command += ["--budget", str(budget), "--minutes", str(left), "--state", str(state)]
             status = subprocess.run(command).returncode
             if status not in (0, STOPPED):
                 sys.exit(status)
             click.echo(f"{name} {method}: {'done' if status == 0 else 'not finished, run this again'}", err=True)
-    click.echo(table(state))
+    shown = table(state, budget)
+    click.echo(shown)
     if write:
         text = DOCS.read_text()
         before, rest = text.split(BEGIN)
-        DOCS.write_text(f"{before}{BEGIN}\n{table(state)}\n{END}{rest.split(END)[1]}")
+        DOCS.write_text(f"{before}{BEGIN}\n{shown}\n{END}{rest.split(END)[1]}")
 
 
 if __name__ == "__main__":
