@@ -21,9 +21,11 @@ from torch import Tensor, nn
 
 from acert_zoo._files import write_atomically
 from acert_zoo.bounds.ibp import robust_margin
+from acert_zoo.bounds.preconditions import DEPLOYED, check_backend
 from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.exact import parse_eps, round_up
+from acert_zoo.inputs import check_eval_mode
 from acert_zoo.network import BatchNorm, Network, trace
 from acert_zoo.pgd import Objective
 from acert_zoo.radius import PROOF_BATCH_SIZE
@@ -76,6 +78,7 @@ class Cascade(nn.Module):
             if len(values) > 1:
                 raise InvalidInputError(f"members of a cascade differ in {attribute}: {sorted(values)}")
         self._gate_cache: dict[int, tuple[Any, Network, RigorousNetwork]] = {}
+        self._prover_cache: dict[str, tuple[Any, Any]] = {}
         for k in range(len(self.gates)):
             self._gate(k)
 
@@ -130,8 +133,7 @@ class Cascade(nn.Module):
 
     def _gate(self, k: int) -> tuple[Network, RigorousNetwork]:
         """Member k's network and gate check; built again where the member's weights have changed."""
-        tensors = [*self.members[k].parameters(), *self.members[k].buffers()]
-        key = [(t.data_ptr(), t._version, t.device, t.dtype) for t in tensors]
+        key = _state(self.members[k])
         if k not in self._gate_cache or self._gate_cache[k][0] != key:
             network = trace(self.members[k]).detach()
             if any(isinstance(step, BatchNorm) for step in network.steps):
@@ -146,16 +148,28 @@ class Cascade(nn.Module):
         return CascadeCertifier(self, method, rounding)
 
     def prover(self, *, rounding: str = "real-sound") -> Any:
-        """What `acert_zoo.verification` uses for a cascade: rigorous checks at claimed radii, without a search."""
+        """Rigorous checks at claimed radii, without a search, for `acert_zoo.verification` and `acert_zoo.serving`.
+
+        The `CascadeProver` is kept until a weight or a setting that it depends on changes.
+        """
         from acert_zoo.cascade_certificate import CascadeProver
 
-        return CascadeProver(self, rounding)
+        check_eval_mode(self)
+        key = ([_state(m) for m in self.members], _deployed_claimable())
+        kept = self._prover_cache.get(rounding)
+        if kept is None or kept[0] != key:
+            kept = self._prover_cache[rounding] = (key, CascadeProver(self, rounding))
+        return kept[1]
 
     def predict_certified(self, images: Tensor, eps: str | float | Fraction, *, rounding: str = "real-sound") -> Any:
-        """Labels, and whether each is proved not to change within `eps`; a `CertifiedPrediction`."""
-        from acert_zoo.cascade_certificate import predict_certified
+        """Labels, and whether each is proved not to change within `eps`; see `acert_zoo.serving.predict_certified`."""
+        from acert_zoo.serving import predict_certified
 
-        return predict_certified(self, images, eps, rounding)
+        return predict_certified(self, images, eps, rounding=rounding)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles leave out what is computed from the members."""
+        return {**self.__dict__, "_gate_cache": {}, "_prover_cache": {}}
 
     @property
     def network_sha256(self) -> str:
@@ -228,3 +242,18 @@ class Cascade(nn.Module):
 
     def extra_repr(self) -> str:
         return f"gates=({', '.join(self.gate_texts)})"
+
+
+def _state(module: nn.Module) -> list[tuple[Any, ...]]:
+    """What changes when a weight does (edits through `.data` apart)."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return [(t.data_ptr(), t._version, t.device, t.dtype) for t in tensors]
+
+
+def _deployed_claimable() -> bool:
+    """Whether the settings of torch allow certificates about the float32 program (terms that o_k needs)."""
+    try:
+        check_backend(DEPLOYED)
+    except UnsoundSettingError:
+        return False
+    return True

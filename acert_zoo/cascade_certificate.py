@@ -14,7 +14,6 @@ returns radii that `proves` has accepted.
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +24,10 @@ from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.cascade import Cascade
 from acert_zoo.certification import BatchCertificates
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
-from acert_zoo.exact import parse_eps, round_down, round_up
-from acert_zoo.inputs import check_eval_mode, check_images
+from acert_zoo.inputs import check_eval_mode
 from acert_zoo.network import trace
 from acert_zoo.radius import PROOF_BATCH_SIZE, RadiusSearch
 from acert_zoo.root_finding import find_roots
-from acert_zoo.serving import CertifiedPrediction
 
 OPEN_CONSTANT = 25.0  # c of the check that shows a gate to be open all around
 SEARCH_RTOL = 1e-4  # of h_k, which costs far more a step than p_k
@@ -182,8 +179,9 @@ class CascadeProver:
 
     def _keeps(self, member: _Member, x: Tensor, y: Tensor, same: Tensor, eps: Tensor) -> Tensor:
         """t_k >= eps, of images x with labels y_k; `same`: y_k is the answer."""
-        keeps = torch.zeros_like(same)
-        sure = _margins(member.inner, x, y, torch.zeros_like(eps)) > 0
+        keeps, sure = torch.zeros_like(same), torch.zeros_like(same)
+        asked = same if member.gate is None else torch.ones_like(same)  # the last member counts where it agrees
+        sure[asked] = _margins(member.inner, x[asked], y[asked], torch.zeros_like(eps[asked])) > 0
         check = same & sure
         if member.gate is not None:
             keeps |= check & (eps <= member.gate)
@@ -195,6 +193,23 @@ class CascadeProver:
             margins = _margins(member.inner, x[check], y[check], fails_at[check])
             keeps[check] = (margins <= 0) & torch.isfinite(margins)
         return keeps
+
+    @torch.no_grad()
+    def may_answer(self, images: Tensor, answers: Tensor, route: Tensor) -> Tensor:
+        """[N] bool: whether member `route` (int64 [N]) may be the one that says `answers`, in some order of summation.
+
+        By nesting, a gate whose P_25 passes here is open in every evaluation, one whose P_1 fails here is open in none.
+        """
+        possible = (route >= 0) & (route < len(self.members))
+        for k, member in enumerate(self.members[:-1]):
+            gate = torch.full((len(images),), self.cascade.gates[k], dtype=torch.float64)
+            passed = (possible & (route > k)).nonzero().flatten()
+            if len(passed):
+                x = images[passed]
+                possible[passed] = ~(_margins(member.outer, x, member.labels(x), gate[passed]) > 0)
+            here = (possible & (route == k)).nonzero().flatten()
+            possible[here] = _margins(member.inner, images[here], answers[here], gate[here]) > 0
+        return possible
 
     @torch.no_grad()
     def radii(self, images: Tensor, answers: Tensor) -> Tensor:
@@ -241,7 +256,7 @@ class CascadeCertifier:
         if method != "ibp":
             raise InvalidInputError(f"cascades are certified with method 'ibp', got {method!r}")
         self.rounding = REAL_SOUND if rounding == "float32" else rounding  # nothing weaker is computed
-        self.prover = CascadeProver(cascade, self.rounding)
+        self.prover = CascadeProver(cascade, self.rounding)  # not the kept one: searches learn, results must not differ
         self.cascade = cascade
         self.input_shape, self.num_classes = cascade.input_shape, cascade.num_classes
         self.network_sha256 = cascade.network_sha256
@@ -264,17 +279,3 @@ class CascadeCertifier:
             roundings=[self.rounding] * n,
             route=answer.route.tolist(),
         )
-
-
-@torch.no_grad()
-def predict_certified(
-    cascade: Cascade, images: Tensor, eps: str | float | Fraction, rounding: str = REAL_SOUND
-) -> CertifiedPrediction:
-    """As `acert_zoo.serving.predict_certified`, for a cascade."""
-    exact = parse_eps(eps)
-    images, _ = check_images(images, None, cascade.input_shape)
-    label = cascade(images).argmax(1)
-    wanted = torch.full((len(images),), round_up(exact), dtype=torch.float64)
-    certified = CascadeProver(cascade, rounding).proves(images, label, wanted)
-    radius = torch.where(certified, round_down(exact), 0.0).double()
-    return CertifiedPrediction(label, certified, radius, exact, rounding)

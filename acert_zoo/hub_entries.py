@@ -83,9 +83,12 @@ def describe(info: ModelInfo) -> str:
     radius = f", radii up to {info.eps_max}" if info.eps_max else ""
     size = f"{info.arch} network" + (f" of {info.parameters:,} parameters" if info.parameters else "")
     measured = [f"- {metric_line(m)}" for m in info.metrics] or ["- nothing recorded"]
+    what = f"{training}{radius}; {size}."
+    if info.kind == "cascade":
+        what = f"Certified cascade of zoo models; {info.parameters or 0:,} parameters."
     lines = [
         f"{info.versioned_name}: {info.dataset} classifier with certified l-inf robustness.",
-        f"{training}{radius}; {size}.",
+        what,
         "",
         "Takes raw pixels [N, C, H, W] in [0, 1] (normalisation is inside), gives logits; in eval mode.",
         "",

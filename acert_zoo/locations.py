@@ -6,6 +6,7 @@
 | `hf-hub:owner/repo`, `hf-hub:owner/repo@revision` | a Hub repository with config.json and model.safetensors |
 | a folder | with config.json and model.safetensors, as `AcertModel.save_pretrained` writes it |
 | `FILE.safetensors` | a weights file that names its architecture in its metadata, or is one of the registry |
+| `FILE.json` | a cascade file, as `Cascade.save` writes it |
 """
 
 from __future__ import annotations
@@ -82,6 +83,8 @@ def locate(
             return _from_folder(Path(text))
         if text.endswith(".safetensors"):
             return _from_file(Path(text))
+        if text.endswith(".json"):
+            return _from_cascade_file(Path(text))
         if os.sep in text or "/" in text:
             hint = f"; for a Hub repository write {HUB_PREFIX}{text}" if text.count("/") == 1 else ""
             raise UnknownNameError(f"no model {text!r}: there is no such folder{hint}") from None
@@ -146,6 +149,18 @@ def _from_file(path: Path) -> Located:
         if info.kind != "model":
             raise WeightsError(f"{path}: a safetensors file holds a model, not a {info.kind}")
         info = replace(info, sha256=digest, size=len(content))
+    return Located(info, content, path)
+
+
+def _from_cascade_file(path: Path) -> Located:
+    """A cascade file of one's own (whatever its digest, its members are registered checkpoints of known digest)."""
+    if not path.exists():
+        raise WeightsError(f"there is no file {path}")
+    content = weights.read_verified(path, None, limit=_MAX_CONFIG)
+    digest = hashlib.sha256(content).hexdigest()
+    info = registry.find_by_sha256(digest) or ModelInfo(
+        name="cascade", kind="cascade", arch="cascade", arch_kwargs={}, sha256=digest, size=len(content)
+    )
     return Located(info, content, path)
 
 

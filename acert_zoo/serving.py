@@ -59,7 +59,7 @@ def predict_certified(
     version counters see: everything but edits through `.data`).
 
     Args:
-        model: a model of the zoo (or another supported classifier) in eval mode, on the CPU.
+        model: a model of the zoo, a cascade, or another supported classifier, in eval mode, on the CPU.
         images: raw pixels float32 [N, C, H, W] in [0, 1].
         eps: radius in pixel units; "2/255" is taken exactly.
         rounding: "real-sound" or "float32-deployed".
@@ -70,9 +70,11 @@ def predict_certified(
     """
     exact = parse_eps(eps)
     images, _ = check_images(images, None, getattr(model, "input_shape", None))
-    rigorous = _rigorous(model, rounding, images)
+    own = getattr(model, "prover", None)  # a model that is no single network proves its answers itself
+    prover = own(rounding=rounding) if callable(own) else _rigorous(model, rounding, images)
     label = model(images).argmax(1)
-    certified = rigorous.proves(images, label, round_up(exact))
+    wanted = torch.full((len(images),), round_up(exact), dtype=torch.float64)
+    certified = prover.proves(images, label, wanted)
     radius = torch.where(certified, torch.tensor(round_down(exact), dtype=torch.float64), 0.0)
     return CertifiedPrediction(label, certified, radius, exact, rounding)
 

@@ -175,8 +175,9 @@ def _compare_model(header: Header, model: nn.Module, digest: str) -> list[str]:
 class _Prover:
     """Answers and rigorous margin bounds of the model that the file is about.
 
-    A model that is no single network brings its own `prover(rounding=)`, whose `proves(images, labels, radii)`
-    is a bool [N], and says its `network_sha256`, `input_shape` and `num_classes` itself.
+    A model that is no single network brings its own `prover(rounding=)`, whose `proves(images, labels, radii)` and
+    `may_answer(images, predictions, route)` are bool [N], and says its `network_sha256`, `input_shape` and
+    `num_classes` itself.
     """
 
     def __init__(self, model: nn.Module, roundings: Sequence[str]) -> None:
@@ -220,6 +221,20 @@ class _Prover:
                     proved[i] = margins[i] > 0
         return self.answer(images), proved, margins
 
+    @torch.no_grad()
+    def route_reasons(self, lines: Sequence[Line], images: Tensor) -> list[str]:
+        """What is wrong with each line's route (and margin, which a cascade has none of), "" where nothing is."""
+        if self.own is None:
+            return ["" if line.route is None else "it names a route, but the model has one network" for line in lines]
+        route = [line.route if type(line.route) is int and 0 <= line.route < 2**31 else -1 for line in lines]
+        predictions = torch.tensor([line.prediction for line in lines])
+        possible = next(iter(self.own.values())).may_answer(images, predictions, torch.tensor(route))
+        found = []
+        for line, ok in zip(lines, possible.tolist(), strict=True):
+            wrong = [] if ok else [f"member {repr(line.route)[:20]} is said to answer, which it does not"]
+            found.append("; ".join(wrong + (["it names a margin, but a cascade has none"] if line.margin else [])))
+        return found
+
 
 def _level(rounding: str) -> str:
     """The level at which a line is proved: its own, or real-sound for what floating-point bounds claim."""
@@ -253,8 +268,12 @@ def _check_chunk(
         reports[number] = LineReport(number, line.id, FAILED, tuple(reasons), line.radius)
     if usable:
         lines = [line for _, line, _ in usable]
+        images = torch.stack([image for _, _, image in usable])
+        for (number, _, _), wrong in zip(usable, prover.route_reasons(lines, images), strict=True):
+            if wrong:
+                reports[number] = replace(reports[number], reasons=(*reports[number].reasons, wrong))
         results = prover(
-            torch.stack([image for _, _, image in usable]),
+            images,
             torch.tensor([line.label for line in lines]),
             torch.tensor([claimed_radius(line.radius) for line in lines], dtype=torch.float64),
             [line.rounding for line in lines],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
+import pickle
 from fractions import Fraction
 
 import pytest
@@ -13,11 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from acert_zoo import Cascade, attack, certify
+import acert_zoo
+from acert_zoo import Cascade, attack, certify, serving
 from acert_zoo.adversary import attack_certificates
 from acert_zoo.attack_box import attack_box, inside
 from acert_zoo.cascade_certificate import CascadeProver, _Member
-from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
+from acert_zoo.errors import (
+    InvalidInputError,
+    UnknownNameError,
+    UnsoundSettingError,
+    UnsupportedLayerError,
+    WeightsError,
+)
 from acert_zoo.judge import Judge
 from acert_zoo.pgd import float_neighbours, random_corners, random_points
 from acert_zoo.verification import verify_file
@@ -328,6 +337,79 @@ def test_certified_predictions_for_services():
     assert result.label.tolist() == [1, 1]
     assert result.certified.tolist() == [True, False]
     assert Fraction(result.radius[0].item()) <= Fraction(1, 4)
+
+
+def test_services_build_the_checks_once_and_again_for_other_weights_or_settings(monkeypatch):
+    cascade = Cascade([Threshold(0.5), Threshold(0.25)], ["1/8"]).eval()
+    image = pixel(0.9)
+    prover = cascade.prover()
+    assert serving.predict_certified(cascade, image, "1/4").certified.tolist() == [True]
+    assert cascade.prover() is prover
+    assert cascade.prover(rounding="float32-deployed") is not prover
+    with torch.no_grad():
+        cascade.members[1][1].bias[1] = -0.8  # the last member is no longer certified that far; the gate is open
+    assert cascade.prover() is not prover
+    assert serving.predict_certified(cascade, image, "1/4").certified.tolist() == [True]
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")  # now nothing shows that the gate stays open
+    assert serving.predict_certified(cascade, image, "1/4").certified.tolist() == [False]
+    monkeypatch.delenv("ONEDNN_DEFAULT_FPMATH_MODE")
+    assert serving.predict_certified(cascade, image, "1/4").certified.tolist() == [True]
+    with pytest.raises(UnsoundSettingError):
+        serving.predict_certified(cascade.train(), image, "1/4")
+
+
+def test_copies_and_pickles_answer_alike():
+    cascade = Cascade([Threshold(0.5), Threshold(0.25)], ["1/8"]).eval()
+    images = pixel(0.9, 0.5625, 0.4375)
+    cascade.predict_certified(images, "1/16")
+    for other in (pickle.loads(pickle.dumps(cascade)), copy.deepcopy(cascade)):
+        assert torch.equal(other(images), cascade(images))
+        assert certified(other, images) == certified(cascade, images)
+
+
+def test_which_member_may_answer():
+    cascade = Cascade([Threshold(0.5), Threshold(0.375), Threshold(0.25)], ["1/4", "1/16"]).eval()
+    images, answers = pixel(0.9, 0.46875, 0.4), torch.tensor([1, 1, 1])
+    route = cascade.route(images)
+    assert route.tolist() == [0, 1, 2]
+    prover = cascade.prover()
+    for wanted in (-1, 0, 1, 2, 3):
+        said = torch.full((3,), wanted)
+        assert torch.equal(prover.may_answer(images, answers, said), said == route)
+    assert prover.may_answer(images, 1 - answers, route).tolist() == [False, False, True]  # gates know their label
+    # exactly at the gate (radius 0.0625) rounding decides: neither is refused
+    at_gate, one = pixel(0.4375), torch.tensor([1])
+    margin = [bool(prover.may_answer(at_gate, one, torch.tensor([k]))) for k in (1, 2)]
+    assert True in margin
+
+
+def test_certifying_twice_gives_the_same_radii():
+    cascade = Cascade([Threshold(0.5), Threshold(0.25)], ["1/8"]).eval()
+    images = pixel(0.9, 0.5625, 0.4375)
+    assert certified(cascade, images) == certified(cascade, images)
+
+
+def test_a_cascade_of_ones_own_is_saved_loaded_and_refused_where_a_digest_is_wrong(tmp_path):
+    members = [acert_zoo.load_model(name) for name in ("mnist_kappa025", "mnist_accurate")]
+    cascade = Cascade(members, ["0.1"]).eval()
+    path = tmp_path / "mine.json"
+    cascade.save(path)
+    again = acert_zoo.load_model(path)
+    images, labels = acert_zoo.sample_data("mnist", n=8)
+    assert isinstance(again, Cascade)
+    assert again.weights_sha256 == cascade.weights_sha256
+    assert again.gates == cascade.gates
+    assert torch.equal(again(images), cascade(images))
+    certify(again, images, labels).save(tmp_path / "c.jsonl")
+    assert verify_file(tmp_path / "c.jsonl", model=cascade, images=images).ok
+    document = json.loads(path.read_text())
+    for wrong in ({"sha256": "0" * 64}, {"name": "mnist_kappa000.v1"}, {"name": str(path)}):
+        changed = {**document, "members": [document["members"][0] | wrong, document["members"][1]]}
+        path.write_text(json.dumps(changed))
+        with pytest.raises((WeightsError, UnknownNameError)):
+            acert_zoo.load_model(path)
+    with pytest.raises(WeightsError, match="there is no file"):
+        acert_zoo.load_model(tmp_path / "none.json")
 
 
 def test_the_cascade_file_names_members_by_digest(tmp_path):

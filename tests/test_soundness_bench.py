@@ -8,6 +8,7 @@ signs s. On the box s (x - x*) <= 0, so b is 0 but near that corner, where it is
 
 from __future__ import annotations
 
+import dataclasses
 from fractions import Fraction
 
 import pytest
@@ -143,3 +144,17 @@ class TestBenchmark:
         assert more[: len(first)] == first
         assert [r.number for r in more] == list(range(len(more)))
         assert read_state(state) == more
+
+    def test_others_take_over_the_share_of_a_model_with_no_certificates(self, tmp_path, monkeypatch):
+        model, images = lively_model(), random_images(8)
+        right = model(images).argmax(1)
+        wrong = lively_model()
+        wrong.info = dataclasses.replace(wrong.info, dataset="none")
+        labels = {model.info.dataset: right, "none": (right + 1) % model.num_classes}
+        monkeypatch.setattr(acert_zoo, "load_model", lambda name: wrong if name == "wrong" else model)
+        monkeypatch.setattr(acert_zoo, "sample_data", lambda name, n=None: (images, labels[name]))
+        options = {"data_root": None, "minutes": 5.0, "rounding": "real-sound"}
+        rounds = run(["wrong", "small"], 600, 8, tmp_path / "state.jsonl", **options)
+        assert {r.model for r in rounds} == {"small"}
+        assert sum(r.points for r in rounds) >= 600
+        assert run(["wrong"], 600, 8, tmp_path / "nothing.jsonl", **options) == []

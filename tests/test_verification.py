@@ -180,6 +180,28 @@ def test_cascades(images: Tensor, tmp_path: Path) -> None:
     assert [line.number for line in verify_file(path, model=cascade, images=images).bad_lines] == [row + 1]
 
 
+def test_the_route_that_a_line_names(model: AcertModel, images: Tensor, file: Path, tmp_path: Path) -> None:
+    gate = float(certify(model, images).radius.median()) * 1.001
+    cascade = Cascade([small_model(1), small_model(2)], [gate]).eval()
+    path = tmp_path / "cascade.jsonl"
+    result = certify(cascade, images)
+    for row in (result.route.index(0) + 1, result.route.index(1) + 1):
+        for wrong in (1 - result.route[row - 1], 2, -1, "1", True, [[[0]]], None):
+            result.save(path)
+            edit(path, row, route=wrong)
+            report = verify_file(path, model=cascade, images=images)
+            assert [line.number for line in report.bad_lines] == [row + 1], wrong
+            if wrong is not None:
+                assert "is said to answer" in report.bad_lines[0].reasons[0]
+    result.save(path)
+    edit(path, 1, margin=0.5)
+    (bad,) = verify_file(path, model=cascade, images=images).bad_lines
+    assert "margin" in bad.reasons[0]
+    edit(file, 2, route=0)  # of a model that is one network
+    (bad,) = verify_file(file, model=model, images=images).bad_lines
+    assert "one network" in bad.reasons[0]
+
+
 def test_images_by_name(file: Path, model: AcertModel, images: Tensor) -> None:
     named = {str(i): image for i, image in enumerate(images)}
     assert verify_file(file, model=model, images=named).ok

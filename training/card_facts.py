@@ -54,7 +54,6 @@ METHOD_TEXT = {
     "crown-ibp": "CROWN-IBP (arXiv 1906.06316)",
     "sabr": "SABR (arXiv 2210.04871)",
     "standard": "standard training (no certified loss)",
-    "cascade": "a certified cascade of zoo models (no training of its own)",
 }
 
 SHORT_METHOD = {
@@ -69,3 +68,7 @@ ROUNDING_TEXT = {
     "accounted for, so each radius is a proof about the network as it runs in float32 on a CPU.",
     "float32": "`float32`: rounding errors of the bound are not accounted for.",
 }  # fmt: skip
+
+CASCADE_ROUNDING_TEXT = """Every bound is computed in float64 with every rounding error accounted for outward. What the
+gates decide, and what the stages behind them answer, is proved for the program as it runs in float32 on a CPU; only
+the last stage's own radius is proved at the level `{level}` (docs/cascade.md)."""

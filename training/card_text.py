@@ -14,7 +14,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from acert_zoo.records import Metric, ModelInfo
-from training.card_facts import DATASETS, METHOD_TEXT, PAPER_BIBTEX, ROUNDING_TEXT
+from training.card_facts import CASCADE_ROUNDING_TEXT, DATASETS, METHOD_TEXT, PAPER_BIBTEX, ROUNDING_TEXT
 from training.evaluation import exact_radius, floor_text
 from training.figures import PRETTY
 from training.tradeoff import picture
@@ -126,7 +126,8 @@ def cost(info: ModelInfo) -> str:
 
 def training_data(info: ModelInfo) -> str:
     if info.kind == "cascade":
-        return "Members and gates were chosen on the validation split; the test set was read once, for the table above."
+        chosen = info.recipe.get("chosen", "on the validation split")
+        return f"Members and gates were chosen {chosen}; the test set was read once, for the table above."
     return (
         f"{DATASETS[str(info.dataset)].about}. The official training set without 5,000 images held out for validation; "
         "every choice was made on those. The test set was read once, for the table above."
@@ -142,6 +143,36 @@ def test_set_note(evaluation: Mapping[str, Any] | None) -> str:
         "that was used (labels and positions are right)."
     )
     return f"\n{paragraph(text)}\n"
+
+
+def proved(info: ModelInfo) -> str:
+    """What the figures prove, at their rounding level."""
+    level = next((m.rounding for m in info.metrics if m.rounding), "") or ""
+    if not level:
+        return "Nothing: no certified metric is recorded."
+    if info.kind == "cascade":
+        return CASCADE_ROUNDING_TEXT.format(level=level)
+    return ROUNDING_TEXT.get(level, level)
+
+
+def limits(info: ModelInfo) -> str:
+    """What the model is for and what it is not."""
+    more = """Certified training costs natural accuracy.
+The network was trained at a small scale; larger networks reach more (see the grey curves where there are any)."""
+    if info.kind == "cascade":
+        more = "Images\nthat only an accurate last stage answers have little or no certified radius."
+    return f"""For research on certified robustness, as a baseline, and wherever a small classifier with a guarantee is of use. The
+guarantee is about l-inf perturbations of pixels alone: not about rotations, blur, other corruptions, other norms or
+images unlike {PRETTY[str(info.dataset)]}, and it does not say that the label itself is right. {more}"""  # noqa: E501
+
+
+def recipe_use(info: ModelInfo, cascade: Mapping[str, Any] | None) -> str:
+    """How the recipe makes the model again."""
+    if cascade is None:
+        return "Save it as `recipe.toml`; `python training/train.py --recipe recipe.toml` trains the model again."
+    members = "".join(f" --member {m['name']}" for m in cascade["members"])
+    gates = "".join(f" --gate {gate}" for gate in cascade["gates"])
+    return f"`python training/cascade.py add {info.name}{members}{gates}` puts it together and evaluates it again."
 
 
 def cascade_section(members: Sequence[Mapping[str, Any]], gates: Sequence[Any]) -> str:
@@ -182,12 +213,16 @@ def render(
         headline += ", certified accuracy " + " and ".join(f"{percent(m)} % at {m.eps}" for m in best)
     kappa = "" if info.kappa is None else f", kappa {info.kappa:g}"
     what = f"{METHOD_TEXT.get(str(info.method), str(info.method))}{kappa}"
+    what = (
+        "A certified cascade of zoo models, not trained any further"
+        if info.kind == "cascade"
+        else f"Trained with {what}"
+    )
     size = f", {info.parameters:,} parameters" if info.parameters else ""
-    how = ROUNDING_TEXT.get(next((m.rounding for m in info.metrics if m.rounding), "") or "", "")
     load = f"hf-hub:{repo_id}" if repo_id else name
     eps = best[0].eps if best else info.eps_max
     opening = f"""An image classifier for {pretty} whose l-inf robustness is proved image by image: {headline}
-    ({accuracy.n if accuracy else 0:,} test images). Trained with {what}{size}. Raw pixels in [0, 1] go in, logits come
+    ({accuracy.n if accuracy else 0:,} test images). {what}{size}. Raw pixels in [0, 1] go in, logits come
     out; normalisation is part of the model."""
     body = f"""# {name}
 
@@ -220,14 +255,11 @@ images have radius 0 in the ACR.
     body += f"""
 ## What is proved
 
-{paragraph(how or "Nothing: no certified metric is recorded.")}
+{paragraph(proved(info))}
 
 ## Intended use and limits
 
-For research on certified robustness, as a baseline, and wherever a small classifier with a guarantee is of use. The
-guarantee is about l-inf perturbations of pixels alone: not about rotations, blur, other corruptions, other norms or
-images unlike {pretty}, and it does not say that the label itself is right. Certified training costs natural accuracy.
-The network was trained at a small scale; larger networks reach more (see the grey curves where there are any).
+{limits(info)}
 
 ## Training
 
@@ -239,8 +271,7 @@ The network was trained at a small scale; larger networks reach more (see the gr
         body += (
             "\n<details><summary>Recipe</summary>\n\n```toml\n"
             + recipe_toml(info.recipe)
-            + "```\n\nSave it as `recipe.toml`; `python training/train.py --recipe recipe.toml` trains the model again."
-            "\n\n</details>\n"
+            + f"```\n\n{recipe_use(info, cascade)}\n\n</details>\n"
         )
     body += "\n## Versions\n\n| version | natural accuracy, % | ACR, % | sha256 of the weights |\n|---|---:|---:|---|\n"
     for v in versions or (info,):

@@ -85,6 +85,8 @@ class Report:
             return "network"
         kappa = "" if self.info.kappa is None else f" with kappa {self.info.kappa:g}"
         method = f"  ({self.info.dataset}, trained by {self.info.method}{kappa})" if self.info.method else ""
+        if self.info.kind == "cascade" and self.info.dataset:
+            method = f"  ({self.info.dataset}, a certified cascade)"
         return f"{self.info.versioned_name}{method}"
 
     def _facts(self) -> list[tuple[str, str]]:

@@ -117,6 +117,20 @@ def test_a_cascades_stages_are_listed() -> None:
     assert "| 2 | `cifar10_accurate.v1` | no earlier stage did |" in card
 
 
+def test_a_cascades_card_says_how_it_came_about_and_what_is_proved() -> None:
+    document = {"members": [{"name": "cifar10_kappa025.v1"}, {"name": "cifar10_accurate.v1"}], "gates": ["2/255"]}
+    recipe = {"members": ["cifar10_kappa025.v1", "cifar10_accurate.v1"], "gates": ["2/255"], "chosen": "by hand"}
+    info = replace(INFO, name="cifar10_cascade", kind="cascade", method="cascade", kappa=None, recipe=recipe)
+    card = card_text.render(info, cascade=document)
+    assert "Trained with" not in card
+    assert "training/train.py" not in card
+    command = "add cifar10_cascade --member cifar10_kappa025.v1 --member cifar10_accurate.v1 --gate 2/255"
+    assert command in card
+    assert "chosen by hand" in card
+    assert "only the last stage's own radius is proved at the level `real-sound`" in " ".join(card.split())
+    assert "proof about this network" not in card
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(12.3, "12 s"), (90, "2 min"), (3599, "1 h 00 min"), (3600, "1 h 00 min"), (6543, "1 h 49 min")],

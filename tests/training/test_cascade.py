@@ -12,7 +12,9 @@ from click.testing import CliRunner
 
 import acert_zoo
 from acert_zoo import Cascade, certify
+from acert_zoo.cli import main as cli
 from acert_zoo.errors import InvalidInputError
+from acert_zoo.hub_entries import entry_points
 from acert_zoo.network import trace
 from acert_zoo.radius import certified_radius
 from tests.support_attack import lively_model, random_images
@@ -159,6 +161,13 @@ def test_from_the_registry_to_a_cascade_that_loads_by_name(zoo, tmp_path) -> Non
     assert [m["name"] for m in document["members"]] == ["tiny_a.v1", "tiny_accurate.v1"]
     assert cascade.weights_sha256 == cascade.info.sha256
     assert torch.equal(cascade.route(torch.zeros(1, 3, 32, 32)) < 2, torch.tensor([True]))
+
+    text = entry_points()["tiny_cascade"].__doc__
+    assert f"Certified cascade of zoo models; {cascade.info.parameters:,} parameters." in text
+    shown = CliRunner().invoke(cli, ["certify", "--model", "tiny_cascade"])
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.startswith("tiny_cascade.v1  (cifar10, a certified cascade)")
+    assert "answered by" in shown.output
 
     before = folder.registry.read_bytes()
     again = runner.invoke(module.main, [*arguments, *common, "--root", str(folder.root)])
