@@ -118,12 +118,13 @@ def search(
                 for gates in product(chosen_grid, repeat=length):
                     found.append(assess((*gated, last), gates, truth, cap))
                 found = pareto(found)
+    fine = GATE_STEP * max(1, round(grid[0] / GATE_STEP / 4))  # reaches from one gate of the grid to the next
     for _ in range(rounds):
         more = list(found)
         for c in found:
             members = [by_name[name] for name in c.members]
             for k, step in product(range(len(c.gates)), (-6, -3, -1, 1, 3, 6)):
-                gate = c.gates[k] + step * GATE_STEP
+                gate = c.gates[k] + step * fine
                 if 0 < gate <= 1:
                     more.append(assess(members, (*c.gates[:k], gate, *c.gates[k + 1 :]), truth, cap))
         found = pareto(more)

@@ -125,6 +125,16 @@ def test_the_search_finds_a_gate_between_right_and_wrong() -> None:
         assert one.acr_percent < other.acr_percent
 
 
+def test_the_refinement_reaches_between_the_gates_of_a_wide_grid() -> None:
+    """As on MNIST, whose radii reach 0.4: the best gate, 0.11, lies between 0.1 and 0.12 of the grid."""
+    truth = np.zeros(1000, dtype=np.int64)
+    radius = np.linspace(0.005, 0.4, 1000)
+    robust = Measured("robust", (radius <= 0.11).astype(np.int64), radius)
+    accurate = Measured("accurate", truth.copy(), np.zeros(1000))
+    best = choose(search([robust], [accurate], truth, 0.4, depth=2), accuracy=100)
+    assert 0.11 - 0.001 <= float(best.gates[0]) <= 0.115
+
+
 @pytest.fixture
 def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ZooFolder, str]:
     """A zoo with two robust models and an accurate one, all of them tiny, and a data set of random images."""
