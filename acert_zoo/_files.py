@@ -8,13 +8,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from acert_zoo.errors import InvalidInputError
+
+
+def check_output_file(path: str | os.PathLike[str]) -> None:
+    """Whether a file can be written at `path`: for finding out before the work starts, not after it.
+
+    Raises:
+        InvalidInputError: its folder does not exist, it is a folder or a device, or the permission is missing.
+    """
+    name, real = os.fspath(path), Path(os.path.realpath(path))
+    if not real.parent.is_dir():
+        raise InvalidInputError(f"output file {name!r}: the folder {str(real.parent)!r} does not exist")
+    if real.is_dir():
+        raise InvalidInputError(f"output file {name!r} is a folder")
+    if real.exists() and not real.is_file():
+        raise InvalidInputError(f"output file {name!r} is a device or a pipe; a plain file is needed")
+    # The folder too: content is written beside the file and renamed.
+    if not os.access(real.parent, os.W_OK) or (real.exists() and not os.access(real, os.R_OK | os.W_OK)):
+        raise InvalidInputError(f"output file {name!r} cannot be written")
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replaces `path` by `content`: a temporary file in the same folder, fsync, rename.
 
+    A symbolic link stays one; what it points to is replaced.
+
     Raises:
-        OSError: the folder does not exist or cannot be written, the disk is full; `path` is then as it was.
+        OSError: the folder does not exist or cannot be written, `path` is a device, the disk is full; `path` is then
+            as it was.
     """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is not a plain file")
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as file:

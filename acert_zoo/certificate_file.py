@@ -171,6 +171,8 @@ def read_file(path: str | os.PathLike[str], *, partial: bool = False, keep_alter
         CertificateFileError: missing, unreadable, of an unknown schema, or damaged; the message names the line.
     """
     try:
+        if Path(path).exists() and not Path(path).is_file():  # a device may never end
+            raise CertificateFileError(f"certificate file {str(path)!r} cannot be read: it is not a plain file")
         content = Path(path).read_bytes()
     except OSError as error:
         raise CertificateFileError(f"certificate file {str(path)!r} cannot be read: {error}") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from acert_zoo._files import write_atomically
+from acert_zoo._files import check_output_file, write_atomically
 from acert_zoo.certificate_file import FORMAT, Header, Line, format_file, format_row, read_file, weakest
 from acert_zoo.errors import CertificateFileError, InvalidInputError
 
@@ -40,7 +40,12 @@ class CertificateWriter:
         self._file: BinaryIO | None = None
         self._exists = self._check_writable() and self._has_header()
         if self._exists:
-            file = read_file(self.path, partial=True)
+            try:
+                file = read_file(self.path, partial=True)
+            except CertificateFileError as error:
+                raise CertificateFileError(
+                    f"the output file exists and cannot be continued, name another one: {error}"
+                ) from None
             different = file.header.differences(header)
             if different:
                 said = "; ".join(
@@ -55,15 +60,8 @@ class CertificateWriter:
 
     def _check_writable(self) -> bool:
         """Whether the file exists; an error where it could not be written."""
-        folder, name = self.path.parent, str(self.path)
-        if not folder.is_dir():
-            raise InvalidInputError(f"output file {name!r}: the folder {str(folder)!r} does not exist")
-        if self.path.is_dir():
-            raise InvalidInputError(f"output file {name!r} is a folder")
-        exists = self.path.exists()
-        if not os.access(folder, os.W_OK) or (exists and not os.access(self.path, os.R_OK | os.W_OK)):
-            raise InvalidInputError(f"output file {name!r} cannot be written")
-        return exists
+        check_output_file(self.path)
+        return self.path.exists()
 
     def _has_header(self) -> bool:
         """False for an empty file and one whose very first line was torn; both are begun again."""

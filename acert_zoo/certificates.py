@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from acert_zoo._files import write_atomically
+from acert_zoo._files import check_output_file, write_atomically
 from acert_zoo.certificate_file import SCHEMA_VERSION, Header, Line, format_file, radius_text, read_file, weakest
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact import parse_eps, round_up
@@ -194,6 +194,7 @@ class Certificates:
         Raises:
             InvalidInputError: the folder does not exist or cannot be written.
         """
+        check_output_file(path)
         content = format_file(dataclasses.replace(self.header, n=len(self)), self.lines())
         try:
             write_atomically(Path(path), content)

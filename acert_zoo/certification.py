@@ -23,6 +23,7 @@ from acert_zoo.network import Network, trace
 from acert_zoo.radius import DEFAULT_BATCH_SIZE, RadiusSearch
 
 METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown", "best")
+SLOW_BATCH_SIZE = 8
 UNPROVED = "float32"  # rounding level of bounds that come from floating-point libraries
 
 
@@ -133,6 +134,8 @@ def make_certifier(
         raise UnknownNameError.near("method", method, METHODS)
     if rounding not in preconditions.ROUNDING_LEVELS:
         raise UnknownNameError.near("rounding level", rounding, preconditions.ROUNDING_LEVELS)
+    if budget is not None and not (isinstance(budget, (int, float)) and budget > 0):
+        raise InvalidInputError(f"budget {budget!r}: a positive number of seconds is meant")
     if not isinstance(model, nn.Module):
         raise InvalidInputError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
     own = getattr(model, "certifier", None)
@@ -189,7 +192,7 @@ def certify(
         rounding: what an IBP radius is proved for: "float32" (nothing: floating-point bounds), "real-sound" (the
             network in real arithmetic with the stored weights), "float32-deployed" (also the float32 program). With
             "float32" models of layers that we cannot represent are bounded by auto-LiRPA, if it can.
-        batch_size: images searched at a time; memory grows with it, not with N.
+        batch_size: images searched at a time; memory grows with it, not with N. By default 256, for slow methods 8.
         progress: called with (images done, images in all) after every batch.
         out: a certificate file, appended to batch by batch. The same call again goes on where it was broken off:
             images whose name, pixels and label are in the file are not certified again.
@@ -200,7 +203,7 @@ def certify(
         dataset, split: recorded with the result.
 
     Raises:
-        InvalidInputError: images, labels, ids, batch_size or `out` cannot be used.
+        InvalidInputError: images, labels, ids, batch_size, budget, dataset, split or `out` cannot be used.
         UnknownNameError: unknown method or rounding level.
         UnsupportedLayerError: a layer that no bound covers, by name, and what is supported.
         UnsoundSettingError: train mode, or settings under which the rounding level proves nothing.
@@ -219,7 +222,10 @@ def certify(
     )
     images, targets = check_images(images, labels, certifier.input_shape, certifier.num_classes)
     names = check_ids(ids, len(images))
-    size = _check_batch_size(batch_size)
+    for what, value in (("dataset", dataset), ("split", split)):
+        if value is not None and not (isinstance(value, str) and 0 < len(value) <= 1024):
+            raise InvalidInputError(f"{what} must be a name or None, got {value!r:.80}")
+    size = _check_batch_size(batch_size, method)
     header = _header(model, certifier, method, targets is not None, dataset, split, len(images))
     if out is None:
         lines = _run(certifier, images, targets, names, size, progress, {}, None)
@@ -328,9 +334,9 @@ def _header(
     )
 
 
-def _check_batch_size(batch_size: int | None) -> int:
-    if batch_size is None:
-        return DEFAULT_BATCH_SIZE
+def _check_batch_size(batch_size: int | None, method: str) -> int:
+    if batch_size is None:  # slow methods take seconds an image: what is done is to be kept, and seen, often
+        return DEFAULT_BATCH_SIZE if method == "ibp" else SLOW_BATCH_SIZE
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InvalidInputError(f"batch_size must be a positive integer, got {batch_size!r}")
     return batch_size

@@ -21,7 +21,8 @@ class UnknownNameError(AcertZooError, ValueError):
     def near(cls, kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
         """Builds the error for `name`, with the closest of the `known` names in its message."""
         known = sorted(known)
-        close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+        lower = {k.lower(): k for k in known}
+        close = [lower[c] for c in difflib.get_close_matches(str(name).lower(), lower, n=3, cutoff=0.5)]
         hint = f"; did you mean {', '.join(close)}?" if close else ""
         return cls(
             f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}."

@@ -38,8 +38,10 @@ def image_paths(arguments: Iterable[str | os.PathLike[str]]) -> list[Path]:
             if not inside:
                 raise InvalidInputError(f"folder {str(path)!r} holds no PNG or JPEG file")
             paths += inside
-        elif path.exists():
+        elif path.is_file():
             paths.append(path)
+        elif path.exists():
+            raise InvalidInputError(f"image file {str(path)!r} is a device or a pipe; a plain file is needed")
         else:
             raise InvalidInputError(f"image file {str(path)!r} does not exist")
     return paths

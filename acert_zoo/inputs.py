@@ -49,6 +49,9 @@ def check_images(
 
 def _tensor(what: str, value: Any) -> Tensor:
     if isinstance(value, Tensor):
+        if value.layout != torch.strided or value.is_meta:
+            kind = "a meta tensor" if value.is_meta else f"layout {value.layout}"
+            raise InvalidInputError(f"{what} must be a dense tensor that holds its numbers, got {kind}")
         return value.detach()
     if isinstance(value, np.ndarray) or (what == "labels" and isinstance(value, (list, tuple))):
         try:
@@ -82,13 +85,15 @@ def _check_pixel_range(images: Tensor) -> None:
         return
     finite = torch.isfinite(images).flatten(1).all(1)
     if not bool(finite.all()):
-        raise InvalidInputError(f"image {int((~finite).nonzero()[0])} has NaN or infinite pixels")
+        raise InvalidInputError(
+            f"pixels must lie in [0, 1]; image {int((~finite).nonzero()[0])} has NaN or infinite pixels"
+        )
     outside = ((images < 0) | (images > 1)).flatten(1).any(1)
     hint = "; bytes 0 to 255 become pixels by images / 255" if low >= 0 and 1 < high <= 255 else ""
     if low < 0:
         hint = "; models take raw pixels, their first layer normalises"
     raise InvalidInputError(
-        f"pixels must lie in [0, 1]; image {int(outside.nonzero()[0])} is outside (range {low:g} to {high:g}){hint}"
+        f"pixels must lie in [0, 1]; image {int(outside.nonzero()[0])} is outside (range {low:.9g} to {high:.9g}){hint}"
     )
 
 

@@ -216,9 +216,12 @@ def load_model(
 
     Raises:
         UnknownNameError: `name` means nothing, or its architecture is not of this package.
+        InvalidInputError: `name` is neither a string nor a path.
         DownloadError: the Hub cannot be reached, refuses, or has no such file.
         WeightsError: missing, truncated or altered file, other tensors than the architecture's, another fingerprint.
     """
+    if not isinstance(name, (str, os.PathLike)):
+        raise InvalidInputError(f"a model is loaded by name, such as 'cifar10_kappa025', not by {name!r:.80}")
     options: dict[str, Any] = {
         "cache_dir": cache_dir,
         "local_files_only": local_files_only,

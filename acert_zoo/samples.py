@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from acert_zoo.errors import InvalidInputError, UnknownNameError
+from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnknownNameError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,14 +64,16 @@ def sample_info(name: str) -> SampleInfo:
 
 def sample_arrays(name: str, n: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The first n bundled images of data set `name` (None: all): uint8 [n, H, W, C] and labels int64 [n]."""
-    from PIL import Image
-
     info = sample_info(name)
     total = len(info.labels)
     if n is None:
         n = total
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 0 <= n <= total:
         raise InvalidInputError(f"n = {n!r}: the package has {total} images of {name!r}; 0 to {total} can be asked for")
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingDependencyError("reading images needs Pillow: pip install pillow") from error
     with Image.open(FOLDER / f"{name}.png") as sheet:
         pixels = np.asarray(sheet)
     height, width, channels = info.tile
@@ -92,7 +94,8 @@ def sample_data(name: str, n: int | None = None) -> tuple[Tensor, Tensor]:
         (images, labels): float32 [n, C, H, W] in [0, 1] and int64 [n].
 
     Raises:
-        UnknownNameError: no such data set; InvalidInputError: n is larger than what is bundled.
+        UnknownNameError: no such data set; InvalidInputError: n is larger than what is bundled;
+            MissingDependencyError: Pillow is not installed.
     """
     import torch
 

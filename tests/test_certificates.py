@@ -136,7 +136,7 @@ def test_radius_text_claims_no_more(radius: float) -> None:
 
 
 def test_save_into_nowhere(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="cannot be written"):
+    with pytest.raises(InvalidInputError, match="does not exist"):
         certificates([0.5]).save(tmp_path / "missing" / "c.jsonl")
 
 

@@ -19,6 +19,7 @@ from acert_zoo.architectures import Normalize
 from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.certificate_file import read_file
 from acert_zoo.certificates import Certificates
+from acert_zoo.certification import NetworkCertifier
 from acert_zoo.errors import (
     AcertZooError,
     CertificateFileError,
@@ -125,11 +126,43 @@ def bad(pixel: float) -> Callable[[Tensor], Tensor]:
         (lambda x: x.permute(0, 2, 3, 1), "channels come first"),
         (lambda x: x.tolist(), "tensor or a NumPy array"),
         (lambda x: None, "NoneType"),
+        (lambda x: x.to_sparse(), "dense"),
+        (lambda x: x.to("meta"), "meta tensor"),
+        (bad(1 + 2**-23), r"range .* to 1\.00000012"),
     ],
 )
 def test_bad_images(model: nn.Module, images: Tensor, change: Callable[[Tensor], Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         certify(model, change(images))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget": -1}, "budget -1"),
+        ({"budget": float("nan")}, "budget nan"),
+        ({"budget": "long"}, "budget 'long'"),
+        ({"dataset": 3}, "dataset must be a name"),
+        ({"split": ""}, "split must be a name"),
+        ({"batch_size": 0}, "positive integer"),
+    ],
+)
+def test_bad_options(model: nn.Module, images: Tensor, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        certify(model, images, **options)
+
+
+def test_slow_methods_save_and_report_every_few_images(
+    model: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unimproved(self: NetworkCertifier, images: Tensor, label: Tensor, prediction: Tensor, *found: Any) -> Any:
+        return found[:2]
+
+    monkeypatch.setattr(NetworkCertifier, "_improve", unimproved)
+    for method, expected in (("ibp", [N]), ("crown", [8, N])):
+        done: list[int] = []
+        certify(model, images, method=method, progress=lambda k, n, done=done: done.append(k))
+        assert done == expected
 
 
 @pytest.mark.parametrize(

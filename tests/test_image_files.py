@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -180,3 +181,10 @@ def test_altered_files_give_pixels_in_range_or_a_typed_error(tmp_path: Path, fli
         return
     assert images.min() >= 0
     assert images.max() <= 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InvalidInputError, match="plain file"):
+        image_paths([tmp_path / "pipe.png"])

@@ -239,6 +239,14 @@ def test_gradients_and_training_still_work(folder: Path) -> None:
     assert all(p.requires_grad and p.grad is not None for p in model.parameters())
 
 
+def test_a_name_in_other_letters_is_suggested_and_what_is_no_name_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean cifar10_kappa025"):
+        acert_zoo.load_model("CIFAR10-Kappa025")
+    for name in (None, 25):
+        with pytest.raises(InvalidInputError, match="loaded by name"):
+            acert_zoo.load_model(name)
+
+
 def test_import_is_lazy_and_everything_public_is_there() -> None:
     code = (
         "import sys, acert_zoo; acert_zoo.list_models(); acert_zoo.errors; acert_zoo.ModelInfo\n"

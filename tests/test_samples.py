@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -13,7 +14,7 @@ import torch
 
 import acert_zoo
 from acert_zoo import data, samples
-from acert_zoo.errors import InvalidInputError, UnknownNameError
+from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnknownNameError
 
 SETS = {"cifar10": 100, "mnist": 100, "tinyimagenet": 20}
 
@@ -128,3 +129,10 @@ def test_json_is_plain_text() -> None:
         text = (samples.FOLDER / f"{name}.json").read_text()
         assert json.loads(text)["tile"]
         assert "/work" not in text
+
+
+def test_without_pillow_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under torch.hub, where torch, numpy and safetensors are enough to load and certify."""
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(MissingDependencyError, match="pip install pillow"):
+        acert_zoo.sample_data("cifar10", 1)

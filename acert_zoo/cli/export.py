@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from acert_zoo.cli.inputs import check_output_file, data_options, read_inputs
+from acert_zoo._files import check_output_file
+from acert_zoo.cli.inputs import data_options, read_inputs
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact import parse_eps
 
@@ -23,7 +24,7 @@ def export(
     vnnlib: Path | None,
     eps: str | None,
     data: str | None,
-    split: str,
+    split: str | None,
     limit: int | None,
     data_root: str | None,
 ) -> None:
@@ -39,7 +40,8 @@ def export(
         raise click.UsageError("--vnnlib needs --eps.")
     if eps is not None:
         parse_eps(eps)
-    check_output_file(onnx)
+    if onnx is not None:
+        check_output_file(onnx)
     if vnnlib is not None and vnnlib.exists() and not vnnlib.is_dir():
         raise InvalidInputError(f"{str(vnnlib)!r} is not a folder")
 

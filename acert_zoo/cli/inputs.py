@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from acert_zoo.records import ModelInfo
 
+SPLITS = ("train", "val", "test")
 DATASETS = ("mnist", "fashionmnist", "cifar10", "tinyimagenet")  # as in data.py, which imports NumPy
 
 
@@ -39,24 +40,11 @@ def data_options(command: click.decorators.FC) -> click.decorators.FC:
             "--data-root", type=click.Path(file_okay=False), help="Folder of the data sets. [$ACERT_ZOO_DATA]"
         ),
         click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Only the first N images."),
-        click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True),
+        click.option("--split", type=click.Choice(SPLITS), help="Split of --data.  [default: test]"),
         click.option("--data", metavar="DATASET", help=f"A full data set: {', '.join(DATASETS)}."),
     ):
         command = option(command)
     return command
-
-
-def check_output_file(path: Path | None) -> None:
-    """InvalidInputError where `path` cannot be written: found before the work starts, not after it."""
-    if path is None:
-        return
-    folder = path.parent
-    if not folder.is_dir():
-        raise InvalidInputError(f"output file {str(path)!r}: the folder {str(folder)!r} does not exist")
-    if path.is_dir():
-        raise InvalidInputError(f"output file {str(path)!r} is a folder")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise InvalidInputError(f"output file {str(path)!r} cannot be written")
 
 
 def read_model(model: str | None, onnx: Path | None) -> nn.Module:
@@ -78,7 +66,7 @@ def read_inputs(
     files: Sequence[str],
     *,
     data: str | None,
-    split: str,
+    split: str | None,
     limit: int | None,
     data_root: str | None,
     labels: str | None = None,
@@ -87,6 +75,10 @@ def read_inputs(
     """The images that the options name; with none named, the bundled images of the model's data set."""
     if files and data:
         raise click.UsageError("Name image files or --data, not both.")
+    if split and not data:
+        raise click.UsageError("--split is for --data.")
+    if data_root and not data:
+        raise click.UsageError(f"--data-root is for --data; name a data set: {', '.join(DATASETS)}.")
     if labels and not files:
         raise click.UsageError("--labels is for image files; data sets bring their own.")
     if resize and not files:
@@ -94,7 +86,7 @@ def read_inputs(
     if files:
         return _image_files(files, input_shape, labels, limit, resize)
     if data:
-        return _dataset(data, split, limit, data_root)
+        return _dataset(data, split or "test", limit, data_root)
     if info is None or info.dataset is None:
         raise InvalidInputError("the model names no data set: name image files or --data")
     from acert_zoo import sample_data

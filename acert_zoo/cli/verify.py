@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from acert_zoo.cli.inputs import DATASETS, read_model
+from acert_zoo.cli.inputs import DATASETS, SPLITS, read_model
 from acert_zoo.cli.numbers import duration
 from acert_zoo.cli.terminal import print_facts, print_json, printable, progress_bar
 from acert_zoo.errors import InvalidInputError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--images", type=click.Path(), metavar="FOLDER", help="Where the image files lie now.")
 @click.option("--resize", is_flag=True, help="Image files were certified with --resize.")
 @click.option("--data", metavar="DATASET", help=f"The data set, where the file names none: {', '.join(DATASETS)}.")
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option("--split", type=click.Choice(SPLITS), help="Split of --data.  [default: test]")
 @click.option("--data-root", type=click.Path(file_okay=False), help="Folder of the data sets. [$ACERT_ZOO_DATA]")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -38,7 +38,7 @@ def verify(
     images: str | None,
     resize: bool,
     data: str | None,
-    split: str,
+    split: str | None,
     data_root: str | None,
     jobs: int,
     as_json: bool,
@@ -49,6 +49,8 @@ def verify(
     """
     if images and data:
         raise click.UsageError("Name --images or --data, not both.")
+    if split and not data:
+        raise click.UsageError("--split is for --data; the split that FILE names is used.")
     from acert_zoo.certificate_file import read_file
 
     certificates = read_file(file, keep_altered=True)  # refuses what is no certificate file before torch is imported
@@ -56,9 +58,9 @@ def verify(
 
     from acert_zoo.verification import verify_file
 
-    source = (
-        images if data is None else _dataset_images(data, split, data_root, [line.id for line in certificates.lines])
-    )
+    source: Mapping[str, Tensor] | str | None = images
+    if data is not None:
+        source = _dataset_images(data, split or "test", data_root, [line.id for line in certificates.lines])
     with progress_bar("verifying") as progress:
         report = verify_file(
             file, model=given, images=source, data_root=data_root, resize=resize, jobs=jobs, progress=progress

@@ -180,6 +180,10 @@ def test_bad_input_is_refused(zoo: str, folder: Path, tmp_path: Path) -> None:
     refused("not both", *model, "--data", "cifar10", folder)
     refused("data sets bring their own", *model, "--labels", "3")
     refused("--resize is for image files", *model, "--resize")
+    refused("--split is for --data", *model, "--split", "train")
+    refused("--data-root is for --data", *model, "--data-root", tmp_path)
+    for budget in ("0", "-1", "nan"):
+        refused(f"budget {float(budget)!r}", *model, "--method", "crown-ibp", "--budget", budget)
     refused("2 labels for 3 images", *model, "--labels", "1,2", folder)
     refused("'two' is not a label", *model, "--labels", "1,two,3", folder)
     refused("label 10", *model, "--labels", "1,2,10", folder)
@@ -199,7 +203,7 @@ def test_an_unusable_output_file_is_found_before_the_model_is_even_looked_up(zoo
     refused("does not exist", *unknown, tmp_path / "missing" / "out.jsonl")
     refused("is a folder", *unknown, tmp_path)
     (tmp_path / "other.jsonl").write_text("not ours\n")
-    refused("other.jsonl", "certify", "--model", zoo, "--limit", "2", "--out", tmp_path / "other.jsonl")
+    refused("name another one", "certify", "--model", zoo, "--limit", "2", "--out", tmp_path / "other.jsonl")
     assert (tmp_path / "other.jsonl").read_text() == "not ours\n"
 
 

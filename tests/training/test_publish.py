@@ -81,7 +81,8 @@ def test_published_models_load_in_a_fresh_process_with_identical_radii(
 
     assert not hub.cache.exists()
     command = [sys.executable, "-c", CERTIFY, f"hf-hub:{REPO}@v1"]
-    environment = hub.environment(OMP_NUM_THREADS="1", PYTHONPATH=str(REPOSITORY))
+    # As many threads as here: another number may sum in another order.
+    environment = hub.environment(OMP_NUM_THREADS=str(torch.get_num_threads()), PYTHONPATH=str(REPOSITORY))
     there = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
     )
