@@ -35,10 +35,12 @@ class ConnectedServer(HubServer):
 
 def point_client_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What HF_ENDPOINT does for a fresh process: huggingface_hub reads it once, when it is imported."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
 
     monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    for module in (constants, file_download):  # releases before 1.0 copy it when file_download is imported
+        template = url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     new_session()
 
 
