@@ -30,6 +30,7 @@ from torch import nn
 from acert_zoo import data
 from acert_zoo.certification import certify
 from acert_zoo.errors import AcertZooError, InvalidInputError
+from training import distributed
 from training.evaluation import Evaluation, differences, floor_text, store_evaluation
 from training.zoo_folder import ZooFolder, dump_json, write_atomic
 
@@ -82,7 +83,7 @@ def evaluate(
     if limit is not None and limit < 1:
         raise InvalidInputError(f"limit is {limit}; a positive number of images is meant")
     n = total if limit is None else min(limit, total)
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, world = distributed.rank(), distributed.world_size()
     radius = torch.zeros(n, dtype=torch.float64)
     correct = torch.zeros(n, dtype=torch.int64)
     for start in range(rank * CHUNK, n, world * CHUNK):
@@ -253,9 +254,8 @@ def main(
         raise click.UsageError("--check and --store are for a registered model: name it with --model")
     if check and store:
         raise click.UsageError("--check compares with the stored evaluation, --store replaces it: give one of them")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("gloo")
-    first = not dist.is_initialized() or dist.get_rank() == 0
+    distributed.initialize("cpu")
+    first = distributed.rank() == 0
     try:
         it = run_subject(run) if run is not None else zoo_subject(str(model_name))
         if dataset not in (None, it.dataset):
@@ -293,8 +293,7 @@ def main(
         click.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        distributed.shutdown()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,10 @@ from training.loss import Batch, Loss, clean_margin, eps_box, ibp_margins, mixed
 
 def acert(batch: Batch) -> Loss:
     """ACERT (Nurlanov et al. 2023, arXiv 2307.13078): each sample at its own certified radius eps*(x; eps_t), which is
-    held constant in the gradient."""
+    held constant in the gradient.
+
+    A recipe with `radius.eps_min` > 0 (ours, not the paper's) trains no sample at less than min(eps_min, eps_t).
+    """
     clean = batch.clean_pass()
     network = batch.network.fold_batchnorm(clean.statistics)
     settings = batch.recipe.radius
@@ -36,12 +39,13 @@ def acert(batch: Batch) -> Loss:
         evaluations=settings.evaluations,
         tolerance=settings.tolerance,
     )
+    radius = search.radius.clamp(min=min(settings.eps_min_value, batch.eps_t))
     return mixed_loss(
         batch,
         clean,
         network,
-        eps_box(batch, search.radius),
-        search.radius,
+        eps_box(batch, radius),
+        radius,
         scale=search.scale,
         evaluations=search.evaluations,
     )

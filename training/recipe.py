@@ -23,6 +23,13 @@ def _in(where: str, value: float, low: float, high: float = math.inf) -> None:
         raise InvalidInputError(f"recipe key {where!r} must be {accepted}, got {value}")
 
 
+def _radius_or_nan(text: str) -> float:
+    try:
+        return parse_float(text)
+    except (ValueError, ZeroDivisionError):
+        return math.nan
+
+
 def _one_of(kind: str, value: str, known: Iterable[str]) -> None:
     if value not in (known := list(known)):
         raise UnknownNameError.near(kind, value, known)
@@ -55,19 +62,22 @@ class Radius:
     """The certified-training radius and its schedule (0 in the first epochs, then a smooth ramp to eps_max)."""
 
     eps_max: str = "8.8/255"
+    eps_min: str = "0"  # floor of ACERT's per-sample radius; 0: the paper's ACERT, eps_max: IBP (docs/training.md)
     first_epochs: float = 1.0
     ramp_epochs: float = 8.0
     evaluations: int = 2  # IBP evaluations a sample may cost per step in the search for its radius
     tolerance: float = 0.05  # relative error of the radius above which a further evaluation is spent
 
     def __post_init__(self) -> None:
-        try:
-            value = self.eps_max_value
-        except (ValueError, ZeroDivisionError):
-            value = math.nan
-        if not 0 < value <= 1:
+        largest, smallest = _radius_or_nan(self.eps_max), _radius_or_nan(self.eps_min)
+        if not 0 < largest <= 1:
             raise InvalidInputError(
                 f"recipe key 'radius.eps_max' must be a radius in (0, 1] such as \"8.8/255\", got {self.eps_max!r}"
+            )
+        if not 0 <= smallest <= largest:
+            raise InvalidInputError(
+                f"recipe key 'radius.eps_min' must be a radius in [0, radius.eps_max = {self.eps_max}] such as "
+                f'"0.4/255", got {self.eps_min!r}'
             )
         _in("radius.first_epochs", self.first_epochs, 0)
         _in("radius.ramp_epochs", self.ramp_epochs, 0)
@@ -77,6 +87,10 @@ class Radius:
     @property
     def eps_max_value(self) -> float:
         return parse_float(self.eps_max)
+
+    @property
+    def eps_min_value(self) -> float:
+        return parse_float(self.eps_min)
 
 
 @dataclass(frozen=True)

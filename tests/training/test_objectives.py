@@ -203,6 +203,34 @@ def test_acert_takes_each_samples_own_radius_and_no_gradient_from_it() -> None:
     assert (margin[right & ~inside] >= 0).all()
 
 
+def test_acert_with_a_smallest_radius(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: a floor of 0.01 lifts 0 and 0.004 alone; in a ramp at 0.006 it is 0.006; a floor of eps_max is IBP."""
+    found = torch.tensor([0.0, 0.01, 0.02, 0.004, 0.05, 0.006], dtype=torch.float64)
+    lifted = {
+        ("0.01", 0.1): [0.01, 0.01, 0.02, 0.01, 0.05, 0.01],
+        ("0.01", 0.006): [0.006, 0.01, 0.02, 0.006, 0.05, 0.006],
+        ("0", 0.1): found.tolist(),
+    }
+    monkeypatch.setattr(objectives, "adaptive_radius", _fixed(found))
+    for (smallest, eps_t), expected in lifted.items():
+        recipe = tiny_recipe(kappa=0.25, radius={"eps_min": smallest})
+        batch = tiny_batch(trace(tiny_model()), eps_t=eps_t, ramping=False, recipe=recipe)
+        loss = objectives.acert(batch)
+        assert loss.radius.tolist() == expected
+        monkeypatch.setattr(objectives, "adaptive_radius", _fixed(torch.tensor(expected, dtype=torch.float64)))
+        plain = dataclasses.replace(batch, network=trace(tiny_model()), recipe=tiny_recipe(kappa=0.25))
+        assert torch.equal(loss.total, objectives.acert(plain).total)  # it is the loss at the lifted radii
+        monkeypatch.setattr(objectives, "adaptive_radius", _fixed(found))
+    monkeypatch.undo()
+    for eps_t in (0.03, 0.1):
+        recipe = tiny_recipe(kappa=0.25, radius={"eps_min": "0.1"})  # eps_max
+        totals = [
+            OBJECTIVES[name](tiny_batch(trace(tiny_model()), eps_t=eps_t, ramping=eps_t < 0.1, recipe=recipe)).total
+            for name in ("acert", "ibp")
+        ]
+        assert torch.equal(*totals)
+
+
 def test_kappa_one_is_standard_training_after_the_ramp() -> None:
     results = []
     for name in ("acert", "ibp", "standard"):
