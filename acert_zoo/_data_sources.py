@@ -59,7 +59,12 @@ def _disk_errors(info: DatasetInfo, root: Path) -> Iterator[None]:
 def _prepare_torchvision(info: DatasetInfo, root: Path, download: bool) -> None:
     there = (root / TORCHVISION_FOLDERS[info.name]).is_dir()
     if not there and not download:
-        raise _not_found(info, root, TORCHVISION_FOLDERS[info.name], "Download it (download=True)")
+        raise _not_found(
+            info,
+            root,
+            TORCHVISION_FOLDERS[info.name],
+            "Download it (in Python download=True; commands do so when no folder is named)",
+        )
     try:
         from torchvision import datasets
     except ImportError as error:

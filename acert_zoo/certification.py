@@ -94,7 +94,7 @@ class NetworkCertifier:
         method: list[str],
         roundings: list[str],
     ) -> tuple[Tensor, Tensor]:
-        from acert_zoo.bounds.lirpa import certified_radius_lirpa
+        from acert_zoo.bounds.lirpa_radius import certified_radius_lirpa
 
         correct = (prediction == label).nonzero().squeeze(1)
         if len(correct) == 0:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from acert_zoo.bounds import _lirpa_compat
-from acert_zoo.bounds.lirpa import COARSE_RTOL, DEFAULT_BUDGET, FAILURES, METHODS, RTOL, LirpaBounds, climb
+from acert_zoo.bounds.lirpa import FAILURES, LirpaBounds
+from acert_zoo.bounds.lirpa_radius import COARSE_RTOL, DEFAULT_BUDGET, METHODS, RTOL, climb
 from acert_zoo.certification import BatchCertificates, Certifier
 from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnsupportedLayerError
 from acert_zoo.tracing import channel_constants, random_images

@@ -28,7 +28,7 @@ import torch
 import acert_zoo
 from acert_zoo import data
 from acert_zoo.bounds.crown_rigorous import CROWN_METHODS
-from acert_zoo.bounds.lirpa import certified_radius_lirpa
+from acert_zoo.bounds.lirpa_radius import certified_radius_lirpa
 from acert_zoo.errors import AcertZooError
 from acert_zoo.exact import parse_eps
 from acert_zoo.network import trace
