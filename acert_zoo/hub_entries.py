@@ -35,6 +35,8 @@ def acert(
 ) -> Any:
     """The ACERT-trained model of a data set with a given kappa (the weight of accuracy against robustness).
 
+    Where a data set has models of several eps_max, those of the largest are meant; load others by name.
+
     Args:
         dataset: "cifar10", "mnist", "tinyimagenet", ...
         kappa: a registered value, exactly; 0 is the most robust.
@@ -46,7 +48,8 @@ def acert(
         ValueError: there is no such model; the message lists the registered values of kappa.
     """
     models = [registry.model_info(name) for name in registry.list_models()]
-    acert_models = [m for m in models if m.method == "acert" and m.kind == "model" and m.kappa is not None]
+    trained = [m for m in models if m.method == "acert" and m.kind == "model" and m.kappa is not None]
+    acert_models = registry.at_largest_radius(trained)
     found = {float(m.kappa): m.name for m in acert_models if m.dataset == dataset}  # type: ignore[arg-type]
     if not found:
         raise UnknownNameError.near("data set with ACERT models", dataset, {str(m.dataset) for m in acert_models})

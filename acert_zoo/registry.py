@@ -10,12 +10,14 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from acert_zoo._files import locked, write_atomically
 from acert_zoo.errors import InvalidInputError, UnknownNameError
+from acert_zoo.exact import parse_eps
 from acert_zoo.records import HubLocation, Metric, ModelInfo
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "Metric",
     "ModelInfo",
     "add_record",
+    "at_largest_radius",
     "find_by_sha256",
     "list_models",
     "model_info",
@@ -97,6 +100,16 @@ def model_info(name: str) -> ModelInfo:
             return m
     known = [m.versioned_name for m in versions] if versions else {m.name for m in models}
     raise UnknownNameError.near("model", name, known)
+
+
+def at_largest_radius(models: Iterable[ModelInfo]) -> list[ModelInfo]:
+    """Those of `models` whose eps_max is the largest of their data set, in their order: ACR in % of eps_max compares
+    only among these. No eps_max counts as 0."""
+    radii = [(m, parse_eps(m.eps_max or 0)) for m in models]
+    largest: dict[str | None, Fraction] = {}
+    for m, eps in radii:
+        largest[m.dataset] = max(eps, largest.get(m.dataset, eps))
+    return [m for m, eps in radii if eps == largest[m.dataset]]
 
 
 def find_by_sha256(sha256: str) -> ModelInfo | None:

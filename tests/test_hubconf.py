@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
@@ -185,6 +186,22 @@ def test_acert_takes_a_registered_kappa_and_the_nearest_only_when_asked(small_zo
     for kappa in (-0.1, float("nan"), "0.25", True):
         with pytest.raises(InvalidInputError, match="a number in"):
             hub_entries.acert("cifar10", kappa, nearest=True)
+
+
+def test_acert_means_the_models_of_the_largest_eps_max(small_zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = registry.model_info("small_kappa000")
+    large, small, unknown = (
+        dataclasses.replace(base, name=name, eps_max=eps)
+        for name, eps in (("large", "8.8/255"), ("small", "0.034"), ("unknown", None))
+    )
+    other = dataclasses.replace(small, name="other", dataset="mnist")  # another data set's radius does not matter
+    for models in ((small, large, unknown, other), (unknown, large, small, other)):
+        monkeypatch.setattr(registry, "_bundled", lambda models=models: models)
+        assert [m.name for m in registry.at_largest_radius(models)] == ["large", "other"]
+        with pytest.raises(UnknownNameError, match="nearest=True"):
+            hub_entries.acert("cifar10", 0.25)
+        monkeypatch.setattr(hub_entries, "_load", lambda name, *_: name)
+        assert hub_entries.acert("cifar10", 0) == "large"
 
 
 def test_the_shipped_hubconf_has_an_entry_for_every_checkpoint_and_nothing_else() -> None:

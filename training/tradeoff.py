@@ -26,10 +26,13 @@ FORMS = ("svg", "png")
 
 
 def registry_points(zoo: ZooFolder) -> dict[str, list[Point]]:
-    """The newest version of every registered model that belongs in a figure, by data set, sorted by name."""
+    """The newest version of every registered model that belongs in a figure, by data set, sorted by name.
+
+    A model trained for a smaller eps_max than others of its data set does not: its ACR is in % of another radius.
+    """
     newest = {m.name: m for m in registry.read_registry(zoo.registry)}  # sorted by version: the last one wins
     points: dict[str, list[Point]] = {}
-    for info in sorted(newest.values(), key=lambda m: m.name):
+    for info in registry.at_largest_radius(sorted(newest.values(), key=lambda m: m.name)):
         accuracy, acr = info.metric("accuracy"), info.metric("acr_percent")
         if accuracy is None or acr is None or info.dataset is None or info.eps_max is None:
             continue
