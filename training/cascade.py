@@ -90,11 +90,11 @@ def members_of(dataset: str) -> list[ModelInfo]:
 
 
 def cap_of(infos: Sequence[ModelInfo]) -> str:
-    """The eps_max that the data set's models share, as text."""
+    """The largest eps_max of certifiably trained members, as text: radii count up to there."""
     caps = {info.eps_max for info in infos if info.eps_max and info.method != "standard"}
-    if len(caps) != 1:
-        raise InvalidInputError(f"the members' eps_max must be one radius, found {sorted(caps)}")
-    return str(caps.pop())
+    if not caps:
+        raise InvalidInputError("a cascade needs a member with an eps_max: one that was trained to be certified")
+    return max(caps, key=parse_eps)
 
 
 def find_front(
