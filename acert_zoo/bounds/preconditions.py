@@ -10,6 +10,7 @@ import dataclasses
 import os
 import platform
 from contextlib import suppress
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -156,8 +157,13 @@ def check_backend(level: str) -> None:
 
 def flushes_subnormals() -> bool:
     """Whether float32 subnormals vanish on their way to float64, in any of torch's threads."""
-    probe = torch.ones(1, dtype=torch.int32).expand(torch.get_num_threads() * 32768).contiguous().view(torch.float32)
-    return not bool((probe.double() == 2.0**-149).all())
+    return not bool((_subnormals(torch.get_num_threads()).double() == 2.0**-149).all())
+
+
+@lru_cache(maxsize=1)
+def _subnormals(threads: int) -> Tensor:
+    """So many times 2^-149 in float32, written as integers, that every thread converts some of them."""
+    return torch.ones(threads * 32768, dtype=torch.int32).view(torch.float32)
 
 
 def _mkldnn_on() -> bool:
