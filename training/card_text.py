@@ -166,8 +166,23 @@ guarantee is about l-inf perturbations of pixels alone: not about rotations, blu
 images unlike {PRETTY[str(info.dataset)]}, and it does not say that the label itself is right. {more}"""  # noqa: E501
 
 
+def smallest_radius(info: ModelInfo) -> str:
+    """A sentence where the recipe departs from the paper's ACERT by a smallest radius, else nothing."""
+    smallest = info.recipe.get("radius", {}).get("eps_min", "0")
+    if info.method != "acert" or smallest == "0":
+        return ""
+    return (
+        f" No image was trained at a radius below {smallest} (`radius.eps_min`; the paper's ACERT has no such floor)."
+    )
+
+
 def recipe_use(info: ModelInfo, cascade: Mapping[str, Any] | None) -> str:
     """How the recipe makes the model again."""
+    if cascade is None and info.recipe.get("init_from"):
+        return (
+            "Save it as `recipe.toml`; `python training/train.py --recipe recipe.toml` trains the last step again. "
+            "`init_from` names a run's folder or a model of the zoo; docs/training.md has the steps before."
+        )
     if cascade is None:
         return "Save it as `recipe.toml`; `python training/train.py --recipe recipe.toml` trains the model again."
     members = "".join(f" --member {m['name']}" for m in cascade["members"])
@@ -265,7 +280,7 @@ images have radius 0 in the ACR.
 
 {paragraph(training_data(info))}
 
-{paragraph("Cost to train: " + cost(info))}
+{paragraph("Cost to train: " + cost(info) + smallest_radius(info))}
 """
     if info.recipe:
         body += (

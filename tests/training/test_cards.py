@@ -95,6 +95,17 @@ def test_the_recipe_in_the_card_is_the_recipe(card: str) -> None:
     assert Recipe.from_dict(tomllib.loads(text[1])).to_dict() == INFO.recipe
 
 
+def test_a_card_says_where_training_began_and_what_is_not_the_papers(card: str) -> None:
+    assert "trains the model again" in card
+    assert "no such floor" not in card
+    recipe = Recipe.from_dict({"init_from": "runs/a", "radius": {"eps_min": "2/255"}}).to_dict()
+    other = " ".join(card_text.render(replace(INFO, recipe=recipe)).split())
+    assert "beginning with the weights of `a` (whose own cost comes on top)" in other
+    assert "trains the last step again" in other
+    assert "No image was trained at a radius below 2/255 (`radius.eps_min`" in other
+    assert "no such floor" not in card_text.render(replace(INFO, method="ibp", recipe=recipe))
+
+
 def test_a_card_for_the_hub_loads_from_its_repository() -> None:
     card = card_text.render(INFO, repo_id="owner/acert-x", figure="tradeoff", figure_form="png")
     assert 'load_model("hf-hub:owner/acert-x")' in card
