@@ -308,7 +308,8 @@ def test_the_cost_of_rigour_on_the_bundled_networks(eps):
     The second case is that of very robust networks at tiny eps, whose intervals shrink to 1e-5 of the logits: 1e-9 of
     that is 100 roundoffs of the logits themselves, out of reach of a bound whose layers are computed in float64.
     """
-    very_robust = {"mnist_kappa000", "mnist_kappa025", "mnist_kappa050", "cifar10_ibp_kappa000", "cifar10_ibp_kappa050"}
+    very_robust = {"mnist_kappa000", "mnist_kappa025", "mnist_kappa050", "mnist_eps015_kappa000"}
+    very_robust |= {"cifar10_ibp_kappa000", "cifar10_ibp_kappa050"}
     thin_networks = set()
     for name in acert_zoo.list_models():
         if acert_zoo.model_info(name).kind != "model":
