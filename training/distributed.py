@@ -28,10 +28,11 @@ def initialize(device: str) -> None:
 def shutdown() -> None:
     """Leaves the process group. Nothing to do without one."""
     if dist.is_initialized():
-        dist.destroy_process_group()
-        # gloo's threads outlive the group (torch 2.14). One that releases the tensors of the last collective after the
-        # interpreter has begun to shut down ends the process with SIGABRT: leave them the time to do so before.
+        # A thread of gloo may still have to release the tensors of the last collective, for which it needs Python's lock.
+        # Destroying the group waits for it with that lock held (torch 2.4: forever), and at the interpreter's end it
+        # aborts the process (torch 2.14: SIGABRT). So let it finish first; while this thread sleeps the lock is free.
         time.sleep(0.2)
+        dist.destroy_process_group()
 
 
 @contextmanager
