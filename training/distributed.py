@@ -28,9 +28,9 @@ def initialize(device: str) -> None:
 def shutdown() -> None:
     """Leaves the process group. Nothing to do without one."""
     if dist.is_initialized():
-        # A thread of gloo may still have to release the tensors of the last collective, for which it needs Python's lock.
-        # Destroying the group waits for it with that lock held (torch 2.4: forever), and at the interpreter's end it
-        # aborts the process (torch 2.14: SIGABRT). So let it finish first; while this thread sleeps the lock is free.
+        # A thread of gloo may still have to release the tensors of the last collective; it needs the GIL for that.
+        # Destroying the group waits for it with the GIL held (torch 2.4: forever), and at the interpreter's end it
+        # aborts the process (torch 2.14: SIGABRT). So let it finish first; while this thread sleeps the GIL is free.
         time.sleep(0.2)
         dist.destroy_process_group()
 
