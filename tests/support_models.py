@@ -12,8 +12,9 @@ from acert_zoo import architectures, locations
 from acert_zoo.model import AcertModel
 from acert_zoo.records import ModelInfo
 
+SHAPE = (3, 8, 8)
 KWARGS: dict[str, Any] = {
-    "input_shape": [3, 8, 8],
+    "input_shape": list(SHAPE),
     "num_classes": 4,
     "mean": [0.5, 0.4, 0.3],
     "std": [0.2, 0.3, 0.4],

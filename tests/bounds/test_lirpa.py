@@ -20,18 +20,7 @@ from acert_zoo.bounds.lirpa import LirpaBounds
 from acert_zoo.bounds.lirpa_radius import METHODS
 from acert_zoo.errors import MissingDependencyError
 from acert_zoo.network import Network, trace
-from tests.support_lirpa import SHAPE, lirpa_batch, lirpa_network
-
-
-@pytest.fixture(scope="module")
-def network() -> Network:
-    return lirpa_network()
-
-
-@pytest.fixture(scope="module")
-def batch(network: Network) -> tuple[Tensor, Tensor]:
-    return lirpa_batch(network)
-
+from tests.support_models import SHAPE
 
 # --- what is filled in for auto-LiRPA 0.3 ---------------------------------------------------------------------------
 

@@ -20,18 +20,7 @@ from acert_zoo.errors import InvalidInputError, UnknownNameError
 from acert_zoo.network import Network
 from acert_zoo.radius import certified_radius
 from acert_zoo.verification import verify_file
-from tests.support_lirpa import SHAPE, lirpa_batch, lirpa_network
-from tests.support_models import small_model
-
-
-@pytest.fixture(scope="module")
-def network() -> Network:
-    return lirpa_network()
-
-
-@pytest.fixture(scope="module")
-def batch(network: Network) -> tuple[Tensor, Tensor]:
-    return lirpa_batch(network)
+from tests.support_models import SHAPE, small_model
 
 
 @pytest.fixture(scope="module")
