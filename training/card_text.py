@@ -130,7 +130,7 @@ def training_data(info: ModelInfo) -> str:
         return f"Members and gates were chosen {chosen}; the test set was read once, for the table above."
     return (
         f"{DATASETS[str(info.dataset)].about}. The official training set without 5,000 images held out for validation; "
-        "every choice was made on those. The test set was read once, for the table above."
+        "this recipe was chosen on those. The test set was read once for these weights, for the table above."
     )
 
 
