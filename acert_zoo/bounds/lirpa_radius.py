@@ -209,8 +209,9 @@ class _ImageSearch:
 def climb(evaluate: Callable[[float], float], start: float, rtol: float = RTOL) -> None:
     """Evaluates at ever better points from `start`, a proved radius or 0; evaluate() keeps what it proves.
 
-    Half as much again while proved, a quarter while nothing is; then narrows the bracket by the secant through its
-    ends in (eps, margin), kept off them, to the relative width `rtol`. Nothing is concluded about points not evaluated.
+    Half as much again while proved, a quarter while nothing is. Where the first point fails, the next lies `rtol` above
+    `start`, and ends a search that has nothing to gain. Then narrows the bracket by the secant through its ends in
+    (eps, margin), kept off them, to the relative width `rtol`. Nothing is concluded about points not evaluated.
     """
     low, low_value, high, high_value = start, math.nan, math.inf, math.nan
     point = 1.15 * start if start > 0 else 1e-3
@@ -231,8 +232,10 @@ def climb(evaluate: Callable[[float], float], start: float, rtol: float = RTOL) 
             point = high / 4
         elif high <= low * (1 + rtol):
             return
+        elif math.isnan(low_value) and high > low * (1 + 2 * rtol):
+            point = low * (1 + rtol)
         else:
-            share = low_value / (low_value - high_value)  # NaN where an end was not evaluated
+            share = low_value / (low_value - high_value)  # NaN where auto-LiRPA gave none
             share = share if 0 < share < 1 else 0.5
             point = low + min(max(share * 0.98, 0.1), 0.9) * (high - low) if high > low * (1 + 4 * rtol) else high
             point = 0.5 * (low + high) if not low < point < high else point

@@ -85,6 +85,17 @@ def test_the_search_finds_a_root_to_its_tolerance_and_stops_at_one():
     assert max(visited) == 1.0
 
 
+def test_a_search_with_nothing_to_gain_ends_after_two_points():
+    visited: list[float] = []
+    lirpa_radius.climb(lambda e: visited.append(e) or 0.02 - e, 0.02)
+    assert visited == [0.02 * 1.15, 0.02 * (1 + lirpa_radius.RTOL)]
+    for root in (0.0201, 0.021, 0.0225):  # something to gain, less than the first step
+        visited.clear()
+        lirpa_radius.climb(lambda e, r=root: visited.append(e) or r - e, 0.02)
+        assert root * (1 - lirpa_radius.RTOL) <= max(e for e in visited if e < root)
+        assert len(visited) < 9
+
+
 def test_limits_leave_the_best_radius_so_far(network: Network, batch: tuple[Tensor, Tensor], floor: Tensor):
     little = certified_radius_lirpa(network, *batch, method="crown", floor=floor, memory=10.0)
     assert torch.equal(little.radius, floor)
