@@ -70,7 +70,7 @@ from acert_zoo.network import Network, ReLU
 __all__ = ["CROWN_METHODS", "RigorousCrown", "rigorous_check"]
 
 CROWN_METHODS = ("crown-ibp", "crown", "alpha-crown")  # in order of cost
-_CHUNK_BYTES = 2**27  # for the coefficients of one value, all rows of a chunk
+_CHUNK_BYTES = 2**21  # for the coefficients of one value, all rows of a chunk: small enough for caches
 
 
 class RigorousCrown:
