@@ -191,7 +191,8 @@ def certify(
             floating point only (recorded per image).
         rounding: what an IBP radius is proved for: "float32" (nothing: floating-point bounds), "real-sound" (the
             network in real arithmetic with the stored weights), "float32-deployed" (also the float32 program). With
-            "float32" models of layers that we cannot represent are bounded by auto-LiRPA, if it can.
+            "float32" models of layers that we cannot represent are bounded by auto-LiRPA, if it can, with an
+            `UnprovedRoundingWarning`.
         batch_size: images searched at a time; memory grows with it, not with N. By default 256, for slow methods 8.
         progress: called with (images done, images in all) after every batch.
         out: a certificate file, appended to batch by batch. The same call again goes on where it was broken off:

@@ -1,4 +1,4 @@
-"""The errors that acert_zoo raises on purpose; each names the bad value and what would be accepted."""
+"""The errors (and one warning) that acert_zoo raises on purpose; each names the bad value and what would do."""
 
 from __future__ import annotations
 
@@ -57,6 +57,10 @@ class RefutedCertificateError(AcertZooError, RuntimeError):
 
 class MissingDependencyError(AcertZooError, ImportError):
     """An optional package is not installed; the message holds the exact install command."""
+
+
+class UnprovedRoundingWarning(UserWarning):
+    """Bounds come from auto-LiRPA alone, in floating point: nothing is proved about their rounding."""
 
 
 class DatasetNotFoundError(AcertZooError, FileNotFoundError):

@@ -12,6 +12,7 @@ import copy
 import hashlib
 import math
 import time
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -21,7 +22,7 @@ from acert_zoo.bounds import _lirpa_compat
 from acert_zoo.bounds.lirpa import FAILURES, LirpaBounds
 from acert_zoo.bounds.lirpa_radius import COARSE_RTOL, DEFAULT_BUDGET, METHODS, RTOL, climb
 from acert_zoo.certification import BatchCertificates, Certifier
-from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnsupportedLayerError
+from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnprovedRoundingWarning, UnsupportedLayerError
 from acert_zoo.tracing import channel_constants, random_images
 
 TOLERANCE = 1e-5  # between auto-LiRPA's graph and the module, relative to the largest logit
@@ -140,7 +141,7 @@ def foreign_certifier(
     rounding: str,
     budget: float | None,
 ) -> Certifier:
-    """The certifier of a module that cannot be represented for the reason `error`; raises where there is none.
+    """The certifier of a module that cannot be represented for the reason `error`, with a warning that says so.
 
     Raises:
         UnsupportedLayerError: a rounding level was asked for, or auto-LiRPA cannot convert the module either.
@@ -150,6 +151,15 @@ def foreign_certifier(
             f"{error}. With rounding 'float32' auto-LiRPA's bounds serve instead, if it can convert the model"
         ) from error
     try:
-        return ForeignCertifier(ForeignBounds(model, shape, channel_constants(shape[0], mean, std)), method, budget)
+        certifier = ForeignCertifier(
+            ForeignBounds(model, shape, channel_constants(shape[0], mean, std)), method, budget
+        )
     except (UnsupportedLayerError, MissingDependencyError) as other:
         raise UnsupportedLayerError(f"{error}. Nor by auto-LiRPA: {other}") from other
+    warnings.warn(
+        f"{error}. auto-LiRPA bounds the model instead, in {certifier.rounding}: nothing is proved about the rounding "
+        "of these radii, and `acert-zoo verify` cannot prove them again",
+        UnprovedRoundingWarning,
+        stacklevel=4,  # the caller of certify
+    )
+    return certifier
