@@ -48,8 +48,8 @@ def adaptive_radius(
     eps_t: float,
     scale: Tensor | None = None,
     *,
-    evaluations: int = 2,
-    tolerance: float = 0.05,
+    evaluations: int = 3,
+    tolerance: float = 0.1,
     compact: bool | None = None,
 ) -> AdaptiveRadius:
     """eps* of every sample.
