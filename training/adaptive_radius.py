@@ -48,7 +48,7 @@ def adaptive_radius(
     eps_t: float,
     scale: Tensor | None = None,
     *,
-    evaluations: int = 3,
+    evaluations: int = 4,
     tolerance: float = 0.1,
     compact: bool | None = None,
 ) -> AdaptiveRadius:

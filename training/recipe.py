@@ -65,7 +65,7 @@ class Radius:
     eps_min: str = "0"  # floor of ACERT's per-sample radius; 0: the paper's ACERT, eps_max: IBP (docs/training.md)
     first_epochs: float = 1.0
     ramp_epochs: float = 8.0
-    evaluations: int = 3  # most IBP evaluations a sample may cost per step in the search for its radius
+    evaluations: int = 4  # most IBP evaluations a sample may cost per step in the search for its radius
     tolerance: float = 0.1  # relative error of the radius above which a further evaluation is spent
 
     def __post_init__(self) -> None:
