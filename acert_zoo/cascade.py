@@ -28,7 +28,7 @@ from acert_zoo.exact import parse_eps, round_up
 from acert_zoo.inputs import check_eval_mode
 from acert_zoo.network import BatchNorm, Network, trace
 from acert_zoo.pgd import Objective
-from acert_zoo.radius import PROOF_BATCH_SIZE
+from acert_zoo.proving import PROOF_BATCH_SIZE
 from acert_zoo.records import ModelInfo
 
 GATE_CONSTANT = 5.0  # the c of the gate's check P_c; certificates use 25 and 1 (docs/cascade.md)

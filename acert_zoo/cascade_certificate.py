@@ -26,7 +26,8 @@ from acert_zoo.certification import BatchCertificates
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.inputs import check_eval_mode
 from acert_zoo.network import trace
-from acert_zoo.radius import PROOF_BATCH_SIZE, RadiusSearch
+from acert_zoo.proving import PROOF_BATCH_SIZE
+from acert_zoo.radius import RadiusSearch
 from acert_zoo.root_finding import find_roots
 
 OPEN_CONSTANT = 25.0  # c of the check that shows a gate to be open all around

@@ -21,12 +21,14 @@ from acert_zoo.bounds.preconditions import ROUNDING_LEVELS
 from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.errors import UnknownNameError
 from acert_zoo.network import Network
-from acert_zoo.root_finding import AIM, SMALLEST, find_roots
+from acert_zoo.proving import prove
+from acert_zoo.root_finding import SMALLEST, find_roots
 
 DEFAULT_BATCH_SIZE = 256  # the more images, the fewer remain for the last, small batches of a search
-SETTLED = 2e-4  # float32 hands over to float64 when its next step would be this small, relatively
+SETTLED = 2e-4  # float32 hands over to float64 when its next point is likely to be this close, relatively
 FLOAT32_RESOLUTION = 1e-4
-SEARCH_BATCH_SIZE, PROOF_BATCH_SIZE = 128, 128  # images propagated at a time
+LEAST = 5e-5  # how far below float32's root, relatively, the proof begins at least: growth needs a proved eps
+SEARCH_BATCH_SIZE = 128  # images propagated at a time
 GUESS, EXPONENT = 0.004, 1.2  # first guess r = GUESS * R0 and first exponent, until there is experience
 
 
@@ -178,37 +180,33 @@ class RadiusSearch:
             )
             spent += roots.evaluations
             low[usable], low_value[usable] = roots.low, roots.low_value
-            guess[usable], exponent[usable] = roots.point, roots.exponent
+            guess[usable], exponent[usable] = roots.point * (1 - roots.error.clamp(LEAST, 0.01)), roots.exponent
             self.experience.learn(start[usable], roots.point, roots.exponent)
         if self.rigorous is None:
             return low, low_value, spent, 0
-        low, low_value, proofs = self._prove(x.cpu(), y.cpu(), start, guess * (1 - AIM * self.rtol), exponent)
-        return low, low_value, spent + proofs, proofs
+        low, low_value, evaluations, proofs = self._prove(x.cpu(), y.cpu(), clean, guess, exponent)
+        return low, low_value, spent + evaluations, proofs
 
     def _prove(
-        self, x: Tensor, y: Tensor, start: Tensor, guess: Tensor, exponent: Tensor
-    ) -> tuple[Tensor, Tensor, int]:
+        self, x: Tensor, y: Tensor, clean: Tensor, guess: Tensor, exponent: Tensor
+    ) -> tuple[Tensor, Tensor, int, int]:
         """The search goes on with the rigorous bound as its function: every radius it returns has passed."""
-
-        def rigorous(index: Tensor, eps: Tensor) -> Tensor:
-            assert self.rigorous is not None
-            parts = zip(index.split(PROOF_BATCH_SIZE), eps.split(PROOF_BATCH_SIZE), strict=True)
-            return torch.cat([self.rigorous.margins(x[i], y[i], e) for i, e in parts])
-
-        proofs = 0
+        assert self.rigorous is not None
+        clean, start = clean.clone(), clean.amin(1)
+        low, low_value, spent, proofs = torch.zeros_like(start), torch.zeros_like(start), 0, 0
         unsure = (~((start > 0) & start.isfinite())).nonzero().squeeze(1)
         if len(unsure):
-            start = start.clone()
-            start[unsure] = rigorous(unsure, torch.zeros(len(unsure), dtype=torch.float64))
+            clean[unsure] = self.rigorous.class_margins(x[unsure], y[unsure], 0.0)
+            start[unsure] = clean[unsure].amin(1)
             guess[unsure] = GUESS * start[unsure]
-            proofs += len(unsure)
+            spent, proofs = len(unsure), len(unsure)
         todo = ((start > 0) & start.isfinite()).nonzero().squeeze(1)
-        low, low_value = torch.zeros_like(start), torch.zeros_like(start)
         if len(todo):
-            roots = find_roots(lambda i, e: rigorous(todo[i], e), start[todo], guess[todo], exponent[todo], self.rtol)
-            proofs += roots.evaluations
-            low[todo], low_value[todo] = roots.low, roots.low_value
-        return low, low_value, proofs
+            low[todo], low_value[todo], evaluations, more = prove(
+                self.rigorous, x[todo], y[todo], clean[todo], guess[todo], exponent[todo], self.rtol
+            )
+            spent, proofs = spent + evaluations, proofs + more
+        return low, low_value, spent, proofs
 
 
 def _on_cpu(network: Network, rounding: str) -> Network:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 PATIENCE = 3
 NEAR, AIM = 0.03, 0.5  # within this of the root (relatively), aim below it by this share of the tolerance
+TRUSTED = 0.003  # a longer step may have come out of any slope
 SMALLEST = 1e-30  # no root below this is looked for
 # A value with less than this share of R0 to spare might fail when it is computed in another order of summation.
 CUSHION = 1e-10
@@ -33,6 +34,7 @@ class Roots:
     low_value: Tensor  # R there
     point: Tensor  # where to evaluate next
     exponent: Tensor
+    error: Tensor  # how far `point` is likely to be from the root, relatively
     evaluations: int = 0
 
 
@@ -54,7 +56,7 @@ def find_roots(
         start: R0 > 0 [n], or the margins at 0 [n, K] (inf for what is no margin).
         guess: first points [n]; exponent: first local exponents [n] of R0 - R against eps.
         growth: how the exponent grows with eps: like eps ** growth, where nothing better is known.
-        settle: stop as soon as the next point would lie this close (relatively) to the last: enough for a guess.
+        settle: stop as soon as the next point is likely to lie this close (relatively) to the root: enough for a guess.
         resolution: points closer than this (relatively) say nothing about the slope, for rounding noise.
 
     Each of the K margins is extrapolated by itself, and the root is the first of theirs: R has a kink wherever another
@@ -72,6 +74,7 @@ def find_roots(
     inverses = inverse.unsqueeze(1).repeat(1, begin.shape[1])
     stale = torch.zeros(n, dtype=torch.int64)  # points in a row that brought the estimate no nearer
     last_step = torch.full_like(low, math.inf)
+    error = torch.ones_like(low)
     active = torch.arange(n)
     evaluations = 0
     while len(active):
@@ -94,6 +97,9 @@ def find_roots(
         middle = torch.where(hi.isinf(), torch.minimum(p * 8, torch.ones_like(p)), middle)
         estimate[active] = root = torch.where(root.isfinite() & (root > 0), root, middle)
         target = torch.where(step.abs() < NEAR, root * (1 - AIM * rtol), root).clamp(max=1.0)
+        # A step is about the error of the point it leaves. The next is smaller at least as much again.
+        shrunk = torch.where(last_step[active].isinf(), 1.0, step.abs() / last_step[active]).nan_to_num(1.0)
+        error[active] = step.abs() * shrunk.clamp(max=1.0)
         stale[active] = torch.where(step.abs() < 0.5 * last_step[active], 0, stale[active] + 1)
         last_step[active] = step.abs()
         outside = (target <= lo) | (target >= hi) | ~target.isfinite()
@@ -101,9 +107,9 @@ def find_roots(
         point[active] = torch.where(bisect, middle, target).clamp(max=1.0)
         close = (root <= lo * (1 + rtol)) & known & passed  # the model's word, at a point that passed
         if settle is not None:
-            close |= (step.abs() < settle) & known
+            close |= (error[active] < settle) & (step.abs() < TRUSTED) & known
         active = active[~((hi <= lo * (1 + rtol)) | (lo >= 1.0) | (hi < SMALLEST) | close)]
-    return Roots(low, low_value, estimate, 1 / inverse, evaluations)
+    return Roots(low, low_value, estimate, 1 / inverse, error, evaluations)
 
 
 def _columns(x: Tensor) -> Tensor:

@@ -106,15 +106,22 @@ def _shifted(step: Conv, weight: Tensor, start: Tensor) -> Callable[[Interval, f
 
 
 def _planes(step: Conv, x: Interval, factor: float) -> tuple[list[list[Tensor]], int]:
-    """x.upper + factor x.lower, padded: for each remainder of row and column its places, [C, rows P N]; and P."""
+    """x.upper + factor x.lower, padded: for each remainder of row and column its places, [C, rows P N]; and P.
+
+    Without a stride the zeros right of a row are those left of the next one: fewer columns to multiply.
+    """
     (count, channels, *size) = x.lower.shape
     low, high = x.lower.permute(1, 2, 3, 0), x.upper.permute(1, 2, 3, 0)
     rows, pitch = (-(-(n + 2 * pad) // s) for n, pad, s in zip(size, step.padding, step.stride, strict=True))
+    shared = step.padding[1] if step.stride[1] == 1 else 0
+    pitch -= shared
     planes: list[list[Tensor]] = []
     for i in range(step.stride[0]):
         planes.append([])
         for j in range(step.stride[1]):
-            plane = high.new_empty(channels, rows, pitch, count)
+            flat = high.new_empty(channels, rows * pitch + shared, count)
+            flat[:, rows * pitch :].zero_()
+            plane = flat[:, : rows * pitch].view(channels, rows, pitch, count)
             pick, inside = [slice(None)], [slice(None)]
             for axis, (at, n, pad, s) in enumerate(zip((i, j), size, step.padding, step.stride, strict=True), start=1):
                 first = (at - pad) % s  # of the unpadded places with this remainder
@@ -124,5 +131,5 @@ def _planes(step: Conv, x: Interval, factor: float) -> tuple[list[list[Tensor]],
                 plane.narrow(axis, 0, before).zero_()
                 plane.narrow(axis, before + taken, plane.shape[axis] - before - taken).zero_()
             torch.add(high[tuple(pick)], low[tuple(pick)], alpha=factor, out=plane[tuple(inside)])
-            planes[-1].append(plane.flatten(1))
+            planes[-1].append(flat.flatten(1))
     return planes, pitch

@@ -11,17 +11,19 @@ import torch
 from torch import Tensor
 
 from acert_zoo.bounds import preconditions
+from acert_zoo.bounds.growth import Growth
 from acert_zoo.bounds.ibp import Interval, smallest_margin
 from acert_zoo.bounds.preconditions import ROUNDING_LEVELS
-from acert_zoo.bounds.rules import input_box, rules_for
+from acert_zoo.bounds.rules import Head, input_box, rules_for
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.network import Add, Affine, AvgPool, BatchNorm, Linear, Network, Normalize, ReLU
 
 __all__ = ["ROUNDING_LEVELS", "RigorousNetwork"]
 
 Refine = Callable[[int, list[Interval], Interval], Interval]
+Watch = Callable[[int, int, Interval], None]
 _CHUNK = 128  # images at a time: memory is bounded
-_CACHED = 2**20  # bytes of the largest value of the convolutional part: second-level caches hold about two of them
+_CACHED = 2**21  # bytes of the largest value of the convolutional part: about what caches hold
 _FEWEST = 4  # images, all the same
 
 
@@ -65,6 +67,7 @@ class RigorousNetwork:
                 self._nonnegative.add(index + 1)
         self._sizes: dict[tuple[int, ...], int] = {}
         self._joint = self._first_joint()
+        self.growth = Growth.of(self.network.to(torch.float32), level) if constant == 1 else None
 
     @torch.no_grad()
     def margins(self, images: Tensor, labels: Tensor, eps: Tensor | float) -> Tensor:
@@ -86,6 +89,17 @@ class RigorousNetwork:
         parts = [self._margins(images[i : i + _CHUNK], labels[i : i + _CHUNK], eps[i : i + _CHUNK]) for i in sizes]
         return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
 
+    @torch.no_grad()
+    def class_margins(self, images: Tensor, labels: Tensor, eps: Tensor | float, watch: Watch | None = None) -> Tensor:
+        """Rigorous lower bounds, float64 [N, K], of each f_y - f_t on B(x, eps); -inf: none; inf for t = y.
+
+        Arguments and errors as for `margins`. `watch(first, index, x)` sees the intervals x at ReLU `index` of the
+        images from `first` on, before they are overwritten.
+        """
+        preconditions.check_backend(self.level)
+        lower, alive = self._lower(images, labels, self._check(images, labels, eps), watch)
+        return refuse_unproved(lower, alive.unsqueeze(1)).scatter_(1, labels.unsqueeze(1), math.inf)
+
     def proves(self, images: Tensor, labels: Tensor, eps: Tensor | float) -> Tensor:
         """[N] bool: whether the label is proved to be the only argmax on B(x, eps). Arguments as for `margins`."""
         return self.margins(images, labels, eps) > 0
@@ -104,15 +118,24 @@ class RigorousNetwork:
         self._propagate(box, torch.ones(len(images), dtype=torch.bool), kept, refine)
         return kept
 
+    @property
+    def head(self) -> Head:
+        """The prepared last layer."""
+        return self._head
+
     def head_lower(self, hidden: Interval, labels: Tensor, alive: Tensor) -> Tensor:
         """Lower bounds [N, K] of f_y - f_t from a box of the head's input; the column t = y means nothing."""
         return self._head.lower(hidden, labels, alive)
 
     def _margins(self, images: Tensor, labels: Tensor, eps: Tensor) -> Tensor:
+        lower, alive = self._lower(images, labels, eps)
+        return refuse_unproved(smallest_margin(lower, labels), alive)
+
+    def _lower(self, images: Tensor, labels: Tensor, eps: Tensor, watch: Watch | None = None) -> tuple[Tensor, Tensor]:
+        """(bounds [N, K] of f_y - f_t, alive [N]); the column of the label means nothing."""
         alive = torch.ones(len(images), dtype=torch.bool)
-        hidden = self._hidden(images, eps, alive)
-        margin = smallest_margin(self._head.lower(hidden, labels, alive), labels)
-        return refuse_unproved(margin, alive)
+        hidden = self._hidden(images, eps, alive, watch)
+        return self._head.lower(hidden, labels, alive), alive
 
     def _first_joint(self) -> int | None:
         """The input of the first linear layer, if that is not the head and no later step reads an earlier value."""
@@ -123,18 +146,21 @@ class RigorousNetwork:
                 return begin if begin and begin == index and min(later) >= begin else None
         return None
 
-    def _hidden(self, images: Tensor, eps: Tensor, alive: Tensor) -> Interval:
+    def _hidden(self, images: Tensor, eps: Tensor, alive: Tensor, watch: Watch | None = None) -> Interval:
         """The box of the head's input: up to the first linear layer in parts that caches hold, then all at once.
 
         Convolutions move many activations and few weights, linear layers the reverse.
         """
         if self._joint is None or len(images) <= _FEWEST:
-            return self._propagate(input_box(images, eps), alive)
+            return self._propagate(input_box(images, eps), alive, watch=watch)
         size = max(_FEWEST, _CACHED // (8 * self._widest(images)))
         parts = zip(images.split(size), eps.split(size), alive.split(size), strict=True)
-        boxes = [self._propagate(input_box(x, e), a, end=self._joint) for x, e, a in parts]
+        boxes = [
+            self._propagate(input_box(x, e), a, end=self._joint, watch=watch, first=i * size)
+            for i, (x, e, a) in enumerate(parts)
+        ]
         box = boxes[0] if len(boxes) == 1 else Interval(*(torch.cat(ends) for ends in zip(*boxes, strict=True)))
-        return self._propagate(box, alive, begin=self._joint)
+        return self._propagate(box, alive, begin=self._joint, watch=watch)
 
     def _widest(self, images: Tensor) -> int:
         """How many numbers the largest value of one image has."""
@@ -152,13 +178,20 @@ class RigorousNetwork:
         *,
         begin: int = 0,
         end: int | None = None,
+        watch: Watch | None = None,
+        first: int = 0,
     ) -> Interval:
-        """The box of value `end` (default: the head's input) from that of value `begin`."""
+        """The box of value `end` (default: the head's input) from that of value `begin`.
+
+        `watch(first, index, x)` sees the input x of each ReLU; `first` says which images these are.
+        """
         values: list[Interval | None] = [*[None] * begin, box]
         end = self.network.head.inputs[0] if end is None else end
         for index, step in list(enumerate(self.network.steps[:-1]))[begin : end if kept is None else None]:
             inputs: list[Interval] = [values[i] for i in step.inputs]  # type: ignore[misc]
             x = inputs[0]
+            if watch is not None and isinstance(step, ReLU):
+                watch(first, index, x)
             if isinstance(step, BatchNorm):
                 out = self._rules.batchnorm(self._prepared[index], step.mean, x, alive)
             elif index in self._prepared:

@@ -1,0 +1,89 @@
+"""The rigorous margins as a function that a root search may call: float64 once, then growth from there.
+
+Near the root the search asks again and again for almost the same box. The first eps of an image is its *anchor*: a
+float64 propagation. A later eps a little above it costs a float32 propagation of the growth
+(`bounds/growth.py`), any other a new anchor.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from acert_zoo.bounds.growth import Anchor
+from acert_zoo.bounds.rigorous import RigorousNetwork
+from acert_zoo.root_finding import find_roots
+
+PROOF_BATCH_SIZE = 128  # images proved at a time
+LOST = 0.1  # share of the tolerance that the roundings of a growth may take; they cost eps up to 2.5 times as much
+
+
+class ProvedMargins:
+    """(index [n], eps float64 [n]) -> margins [n, K] of these images; counts its float64 propagations.
+
+    Args:
+        images, labels: float32 [N, C, H, W] on the CPU; int64 [N].
+        rtol: the relative accuracy in eps that is asked for.
+    """
+
+    def __init__(self, rigorous: RigorousNetwork, images: Tensor, labels: Tensor, rtol: float) -> None:
+        self.rigorous, self.images, self.labels = rigorous, images, labels
+        self.proofs = 0
+        self.window = 0.0 if rigorous.growth is None else min(0.01, LOST * rtol / rigorous.growth.loss)
+        self.anchor: Anchor | None = None
+        self.eps = torch.full((len(labels),), torch.inf, dtype=torch.float64)  # of the anchors
+
+    def __call__(self, index: Tensor, eps: Tensor) -> Tensor:
+        if self.rigorous.growth is None:
+            self.proofs += len(index)
+            return self.rigorous.class_margins(self.images[index], self.labels[index], eps)
+        out = torch.empty(len(index), self.rigorous.network.num_classes, dtype=torch.float64)
+        begin = self.eps[index]
+        known = (eps >= begin) & (eps <= begin * (1 + self.window))
+        if known.any():
+            assert self.anchor is not None
+            near = known.nonzero().squeeze(1)
+            change = self.rigorous.growth.change(self.anchor, index[near], eps[near])
+            out[near] = self.anchor.margins[index[near]] + change
+            known[near] = change.isfinite().all(1)  # else float32 has overflowed
+        if not known.all():
+            out[~known] = self._anchored(index[~known], eps[~known])
+        return out
+
+    def _anchored(self, index: Tensor, eps: Tensor) -> Tensor:
+        self.proofs += len(index)
+        new = Anchor(self.images[index], self.labels[index], eps.clone(), self.rigorous.head)
+        new.margins = self.rigorous.class_margins(new.images, new.labels, new.eps, new.see)
+        self.eps[index] = eps
+        if self.anchor is None:
+            assert len(index) == len(self.labels), "a search begins with all of its images"
+            self.anchor = new
+        else:
+            self.anchor.put(index, new)
+        return new.margins.clone()
+
+
+def prove(
+    rigorous: RigorousNetwork,
+    images: Tensor,
+    labels: Tensor,
+    start: Tensor,
+    guess: Tensor,
+    exponent: Tensor,
+    rtol: float,
+) -> tuple[Tensor, Tensor, int, int]:
+    """(radii, margin bounds there, evaluations, float64 propagations among them): every radius has passed.
+
+    Args:
+        rigorous, images, labels, rtol: see `ProvedMargins`.
+        start: float64 [N], R0 or margins at 0 [N, K]; guess, exponent: float64 [N]; see `find_roots`.
+    """
+    low, value = torch.zeros_like(guess), torch.zeros_like(guess)
+    evaluations = proofs = 0
+    for part in torch.arange(len(labels)).chunk(-(-len(labels) // PROOF_BATCH_SIZE)):
+        margins = ProvedMargins(rigorous, images[part], labels[part], rtol)
+        roots = find_roots(margins, start[part], guess[part], exponent[part], (1 - 2.5 * LOST) * rtol)
+        low[part], value[part] = roots.low, roots.low_value
+        evaluations += roots.evaluations
+        proofs += margins.proofs
+    return low, value, evaluations, proofs
