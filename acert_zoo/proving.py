@@ -1,8 +1,8 @@
-"""The rigorous margins as a function that a root search may call: float64 once, then growth from there.
+"""The rigorous margins as a function that a root search may call: float64 once, then the change from there.
 
 Near the root the search asks again and again for almost the same box. The first eps of an image is its *anchor*: a
-float64 propagation. A later eps a little above it costs a float32 propagation of the growth
-(`bounds/growth.py`), any other a new anchor.
+float64 propagation. Another eps close to it costs a float32 propagation of the change (`bounds/change.py`), any other
+is a new anchor.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from acert_zoo.bounds.growth import Anchor
+from acert_zoo.bounds.change import Anchor
 from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.root_finding import find_roots
 
 PROOF_BATCH_SIZE = 128  # images proved at a time
-LOST = 0.1  # share of the tolerance that the roundings of a growth may take; they cost eps up to 2.5 times as much
+LOST = 0.1  # share of the tolerance that the roundings of a change may take; they cost eps up to 2.5 times as much
 
 
 class ProvedMargins:
@@ -29,23 +29,23 @@ class ProvedMargins:
     def __init__(self, rigorous: RigorousNetwork, images: Tensor, labels: Tensor, rtol: float) -> None:
         self.rigorous, self.images, self.labels = rigorous, images, labels
         self.proofs = 0
-        self.window = 0.0 if rigorous.growth is None else min(0.01, LOST * rtol / rigorous.growth.loss)
+        self.window = 0.0 if rigorous.change is None else min(0.01, LOST * rtol / rigorous.change.loss)
         self.anchor: Anchor | None = None
-        self.eps = torch.full((len(labels),), torch.inf, dtype=torch.float64)  # of the anchors
+        self.eps = torch.full((len(labels),), torch.nan, dtype=torch.float64)  # of the anchors
 
     def __call__(self, index: Tensor, eps: Tensor) -> Tensor:
-        if self.rigorous.growth is None:
+        if self.rigorous.change is None:
             self.proofs += len(index)
             return self.rigorous.class_margins(self.images[index], self.labels[index], eps)
         out = torch.empty(len(index), self.rigorous.network.num_classes, dtype=torch.float64)
         begin = self.eps[index]
-        known = (eps >= begin) & (eps <= begin * (1 + self.window))
+        known = (eps - begin).abs() <= begin * self.window
         if known.any():
             assert self.anchor is not None
             near = known.nonzero().squeeze(1)
-            change = self.rigorous.growth.change(self.anchor, index[near], eps[near])
-            out[near] = self.anchor.margins[index[near]] + change
-            known[near] = change.isfinite().all(1)  # else float32 has overflowed
+            out[near] = self.rigorous.change.margins(self.anchor, index[near], eps[near])
+            # Nothing is known from an anchor that is no bound, or after an overflow: only the label's is infinite.
+            known[near] = out[near].isfinite().sum(1) >= out.shape[1] - 1
         if not known.all():
             out[~known] = self._anchored(index[~known], eps[~known])
         return out

@@ -27,9 +27,8 @@ from acert_zoo.root_finding import SMALLEST, find_roots
 DEFAULT_BATCH_SIZE = 256  # the more images, the fewer remain for the last, small batches of a search
 SETTLED = 2e-4  # float32 hands over to float64 when its next point is likely to be this close, relatively
 FLOAT32_RESOLUTION = 1e-4
-LEAST = 5e-5  # how far below float32's root, relatively, the proof begins at least: growth needs a proved eps
 SEARCH_BATCH_SIZE = 128  # images propagated at a time
-GUESS, EXPONENT = 0.004, 1.2  # first guess r = GUESS * R0 and first exponent, until there is experience
+GUESS, EXPONENT = 0.004, 1.2  # first guess r = GUESS * margin and first exponent, until there is experience
 
 
 @dataclass(frozen=True)
@@ -76,15 +75,17 @@ class _Line:
 class Experience:
     """What earlier images of the same network taught, to begin the next search well.
 
-    The radius is about a power of R0; and the local exponent q of R0 - R grows with eps about like a power of eps,
-    whose exponent is `growth`: all images of a network share the layers that make their boxes grow.
+    The radius is about a power of a soft minimum of the margins at 0, as their number counts too; and the local
+    exponent q of R0 - R grows with eps about like a power of eps, whose exponent is `growth`: all images of a network
+    share the layers that make their boxes grow.
     """
 
     def __init__(self) -> None:
         self._radius = _Line(1.0, (0.2, 2.0))
         self._exponent = _Line(0.0, (0.0, 40.0))
 
-    def learn(self, start: Tensor, radius: Tensor, exponent: Tensor) -> None:
+    def learn(self, clean: Tensor, radius: Tensor, exponent: Tensor) -> None:
+        start = soft_minimum(clean)
         good = (radius > SMALLEST) & (radius < 1) & (start > 0) & (exponent > 0) & exponent.isfinite()
         self._radius.learn(start[good].log(), radius[good].log())
         self._exponent.learn(radius[good].log(), exponent[good].log())
@@ -93,8 +94,9 @@ class Experience:
     def known(self) -> bool:
         return self._radius.known
 
-    def guess(self, start: Tensor) -> tuple[Tensor, Tensor]:
-        """(first eps, exponent there) of images with R0 = start."""
+    def guess(self, clean: Tensor) -> tuple[Tensor, Tensor]:
+        """(first eps, exponent there) of images with these margins at 0, [n, K]."""
+        start = soft_minimum(clean)
         if not self.known:
             return GUESS * start, torch.full_like(start, EXPONENT)
         radius = torch.exp(self._radius(start.log())).clamp(max=1.0)
@@ -103,6 +105,11 @@ class Experience:
     @property
     def growth(self) -> float:
         return self._exponent.slope if self.known else 0.0
+
+
+def soft_minimum(margins: Tensor) -> Tensor:
+    """(sum of m^-1.5)^(-1/1.5) along axis 1, of positive margins; inf takes no part."""
+    return margins.pow(-1.5).sum(1).pow(-1 / 1.5)
 
 
 class RadiusSearch:
@@ -153,7 +160,7 @@ class RadiusSearch:
             parts = zip(index.split(SEARCH_BATCH_SIZE), eps.to(self.device).split(SEARCH_BATCH_SIZE), strict=True)
             return torch.cat([class_margins(self.network, x[i], y[i], e) for i, e in parts]).double().cpu()
 
-        guess, exponent = self.experience.guess(start)
+        guess, exponent = self.experience.guess(clean)
         # Equal logits leave nothing to scale the search by, and a float32 overflow nothing to search.
         usable = ((start > 0) & start.isfinite()).nonzero().squeeze(1)
         low, low_value, spent = torch.zeros_like(start), torch.zeros_like(start), 0
@@ -164,9 +171,9 @@ class RadiusSearch:
                 first = find_roots(
                     lambda i, e: fast(pilots[i], e), clean[pilots], guess[pilots], exponent[pilots], 0.01, settle=0.05
                 )
-                self.experience.learn(start[pilots], first.point, first.exponent)
+                self.experience.learn(clean[pilots], first.point, first.exponent)
                 spent += first.evaluations
-                guess, exponent = self.experience.guess(start)
+                guess, exponent = self.experience.guess(clean)
                 guess[pilots], exponent[pilots] = first.point, first.exponent
             roots = find_roots(
                 lambda i, e: fast(usable[i], e),
@@ -180,8 +187,8 @@ class RadiusSearch:
             )
             spent += roots.evaluations
             low[usable], low_value[usable] = roots.low, roots.low_value
-            guess[usable], exponent[usable] = roots.point * (1 - roots.error.clamp(LEAST, 0.01)), roots.exponent
-            self.experience.learn(start[usable], roots.point, roots.exponent)
+            guess[usable], exponent[usable] = roots.point, roots.exponent
+            self.experience.learn(clean[usable], roots.point, roots.exponent)
         if self.rigorous is None:
             return low, low_value, spent, 0
         low, low_value, evaluations, proofs = self._prove(x.cpu(), y.cpu(), clean, guess, exponent)

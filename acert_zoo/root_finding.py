@@ -34,7 +34,6 @@ class Roots:
     low_value: Tensor  # R there
     point: Tensor  # where to evaluate next
     exponent: Tensor
-    error: Tensor  # how far `point` is likely to be from the root, relatively
     evaluations: int = 0
 
 
@@ -74,7 +73,6 @@ def find_roots(
     inverses = inverse.unsqueeze(1).repeat(1, begin.shape[1])
     stale = torch.zeros(n, dtype=torch.int64)  # points in a row that brought the estimate no nearer
     last_step = torch.full_like(low, math.inf)
-    error = torch.ones_like(low)
     active = torch.arange(n)
     evaluations = 0
     while len(active):
@@ -97,9 +95,9 @@ def find_roots(
         middle = torch.where(hi.isinf(), torch.minimum(p * 8, torch.ones_like(p)), middle)
         estimate[active] = root = torch.where(root.isfinite() & (root > 0), root, middle)
         target = torch.where(step.abs() < NEAR, root * (1 - AIM * rtol), root).clamp(max=1.0)
-        # A step is about the error of the point it leaves. The next is smaller at least as much again.
+        # A step is about the error of the point it leaves; that of the next is smaller at least as much again.
         shrunk = torch.where(last_step[active].isinf(), 1.0, step.abs() / last_step[active]).nan_to_num(1.0)
-        error[active] = step.abs() * shrunk.clamp(max=1.0)
+        error = step.abs() * shrunk.clamp(max=1.0)
         stale[active] = torch.where(step.abs() < 0.5 * last_step[active], 0, stale[active] + 1)
         last_step[active] = step.abs()
         outside = (target <= lo) | (target >= hi) | ~target.isfinite()
@@ -107,9 +105,9 @@ def find_roots(
         point[active] = torch.where(bisect, middle, target).clamp(max=1.0)
         close = (root <= lo * (1 + rtol)) & known & passed  # the model's word, at a point that passed
         if settle is not None:
-            close |= (error[active] < settle) & (step.abs() < TRUSTED) & known
+            close |= (error < settle) & (step.abs() < TRUSTED) & known
         active = active[~((hi <= lo * (1 + rtol)) | (lo >= 1.0) | (hi < SMALLEST) | close)]
-    return Roots(low, low_value, estimate, 1 / inverse, error, evaluations)
+    return Roots(low, low_value, estimate, 1 / inverse, evaluations)
 
 
 def _columns(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from acert_zoo.bounds import preconditions
-from acert_zoo.bounds.growth import Growth
+from acert_zoo.bounds.change import BoxChange
 from acert_zoo.bounds.ibp import Interval, smallest_margin
 from acert_zoo.bounds.preconditions import ROUNDING_LEVELS
 from acert_zoo.bounds.rules import Head, input_box, rules_for
@@ -67,7 +67,7 @@ class RigorousNetwork:
                 self._nonnegative.add(index + 1)
         self._sizes: dict[tuple[int, ...], int] = {}
         self._joint = self._first_joint()
-        self.growth = Growth.of(self.network.to(torch.float32), level) if constant == 1 else None
+        self.change = BoxChange.of(self.network.to(torch.float32), level) if constant == 1 else None
 
     @torch.no_grad()
     def margins(self, images: Tensor, labels: Tensor, eps: Tensor | float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Growth of proved boxes: by hand, against exact rational arithmetic, under hostile summation, on bundled models."""
+"""Changes of proved boxes: by hand, against exact rational arithmetic, under hostile summation, on bundled models."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import acert_zoo
-from acert_zoo.bounds import growth
-from acert_zoo.bounds.growth import Anchor, Growth
+from acert_zoo.bounds import change
+from acert_zoo.bounds.change import Anchor, BoxChange
 from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.network import Add, Affine, Conv, Flatten, Linear, MaxPool, Network, Normalize, ReLU, trace
 from tests import support_rational as exact
@@ -29,12 +29,12 @@ def anchored(net: RigorousNetwork, images: torch.Tensor, labels: torch.Tensor, e
     return anchor
 
 
-def grown(network: Network, images: torch.Tensor, labels: torch.Tensor, eps: float, larger: float) -> torch.Tensor:
-    """Margin bounds [N, K] at `larger`, from those at `eps`."""
+def moved(network: Network, images: torch.Tensor, labels: torch.Tensor, eps: float, other: float) -> torch.Tensor:
+    """Margin bounds [N, K] at `other`, from those at `eps`."""
     net = RigorousNetwork(network)
-    assert net.growth is not None
+    assert net.change is not None
     anchor = anchored(net, images, labels, eps)
-    return anchor.margins + net.growth.change(anchor, torch.arange(len(labels)), torch.full_like(anchor.eps, larger))
+    return net.change.margins(anchor, torch.arange(len(labels)), torch.full_like(anchor.eps, other))
 
 
 def layers(*weights: torch.Tensor, bias: float = 0.0) -> Network:
@@ -51,28 +51,31 @@ def test_two_pixels_by_hand():
     """h = relu(x_0 - x_1), f = (h, 0): on the box of radius eps about (3/4, 1/4) the margin is relu(1/2 - 2 eps)."""
     network = layers(torch.tensor([[1.0, -1.0]]), torch.tensor([[1.0], [0.0]]))
     images = torch.tensor([0.75, 0.25]).view(1, 1, 1, 2)
-    for eps, larger in ((0.125, 0.1875), (0.125, 0.25), (0.125, 0.5), (0.0, 0.125), (0.25, 0.75), (0.125, 0.125)):
-        bound = grown(network, images, LABEL, eps, larger)[0]
-        truth = max(0.0, 0.5 - 2 * larger)
-        assert truth - 2e-5 * (larger - eps) - 1e-12 <= bound[1].item() <= truth
-        assert bound[0].item() == torch.inf
+    sizes = (0.0, 0.0625, 0.125, 0.1875, 0.25, 0.5, 0.75)
+    for eps in sizes:
+        for other in sizes:
+            bound = moved(network, images, LABEL, eps, other)[0]
+            truth = max(0.0, 0.5 - 2 * other)
+            assert truth - 2e-5 * abs(other - eps) - 1e-12 <= bound[1].item() <= truth
+            assert bound[0].item() == torch.inf
 
 
-def test_an_inactive_relu_wakes_up():
+def test_an_inactive_relu_wakes_up_and_falls_asleep():
     """h = relu(x - 5/8), f = (1, 4 h): x = 1/2 lets h begin to grow at eps = 1/8."""
     network = layers(torch.tensor([[1.0]]), torch.tensor([[0.0], [4.0]]))
     steps = list(network.steps)
     steps[1] = dataclasses.replace(steps[1], bias=torch.tensor([-0.625]))
     steps[3] = dataclasses.replace(steps[3], bias=torch.tensor([1.0, 0.0]))
-    bound = grown(Network(tuple(steps)), torch.full((1, 1, 1, 1), 0.5), LABEL, 0.0625, 0.25)
-    assert 0.5 - 1e-5 <= bound[0, 1].item() <= 0.5
+    for eps, other, truth in ((0.0625, 0.25, 0.5), (0.25, 0.0625, 1.0), (0.25, 0.1875, 0.75)):
+        bound = moved(Network(tuple(steps)), torch.full((1, 1, 1, 1), 0.5), LABEL, eps, other)
+        assert truth - 1e-5 <= bound[0, 1].item() <= truth
 
 
-def test_the_cube_stops_the_growth():
+def test_the_cube_stops_the_box():
     network = layers(torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0], [0.0]]))
     images = torch.tensor([0.125, 1.0]).view(1, 1, 1, 2)
-    bound = grown(network, images, LABEL, 0.0625, 0.5)[0, 1].item()
-    assert 0.5 - 1e-5 <= bound <= 0.5  # x_0 stops at 0, x_1 at 1/2
+    for eps, other, truth in ((0.0625, 0.5, 0.5), (0.5, 0.0625, 1.0)):  # x_0 stops at 0; x_1 goes on to 1/2
+        assert truth - 1e-5 <= moved(network, images, LABEL, eps, other)[0, 1].item() <= truth
 
 
 def class_margins(network: Network, image: torch.Tensor, label: int, eps: Fraction) -> list[Fraction | None]:
@@ -94,9 +97,10 @@ def class_margins(network: Network, image: torch.Tensor, label: int, eps: Fracti
     regimes=st.lists(st.sampled_from(["normal", "sparse", "integer", "wide"]), min_size=1, max_size=3),
     eps=st.floats(-9, 0),
     factor=st.floats(-7, 1),
+    growing=st.booleans(),
 )
-def test_no_grown_bound_lies_above_the_exact_one(seed, depth, regimes, eps, factor):
-    """Any step outward, also one far wider than those that the search takes."""
+def test_no_bound_lies_above_the_exact_one(seed, depth, regimes, eps, factor, growing):
+    """Any step outward or inward, also one far wider than those that the search takes."""
     rng = np.random.default_rng(seed)
     network = exact.random_network(rng, depth, regimes)
     steps = [s for s in network.steps if not isinstance(s, Add)]
@@ -105,16 +109,16 @@ def test_no_grown_bound_lies_above_the_exact_one(seed, depth, regimes, eps, fact
     images = exact.random_images(rng, 2)
     labels = torch.from_numpy(rng.integers(0, network.num_classes, 2))
     small, large = 10.0**eps, min(2.0, 10.0**eps * (1 + 10.0**factor))
-    bounds = grown(network, images, labels, small, large)
+    bounds = moved(network, images, labels, *((small, large) if growing else (large, small)))
     for i in range(2):
-        truth = class_margins(network, images[i], int(labels[i]), Fraction(large))
+        truth = class_margins(network, images[i], int(labels[i]), Fraction(large if growing else small))
         for bound, margin in zip(bounds[i].tolist(), truth, strict=True):
             if margin is not None and np.isfinite(bound):
                 assert Fraction(bound) <= margin
 
 
 def _normal(step):
-    """The step without subnormal weights, for which growth is not meant."""
+    """The step without subnormal weights, for which this is not meant."""
     if not isinstance(step, Affine):
         return step
     tiny = step.weight.abs() < 2.0**-120
@@ -128,49 +132,60 @@ def rounding_down() -> Network:
     return layers(weight, torch.tensor([[1.0], [0.0]]))
 
 
+def rounding_up() -> Network:
+    """The same with weights just above half an ulp: they count twice."""
+    weight = torch.full((1, 284), 1.1 * 2.0**-18)
+    weight[0, :64] = 1.0
+    return layers(weight, torch.tensor([[1.0], [0.0]]))
+
+
+PLANTED = [(rounding_down, 0.125, 0.25), (rounding_up, 0.25, 0.125)]
+
+
 @pytest.mark.parametrize("order", ORDERS)
-def test_any_order_of_summation(order):
+@pytest.mark.parametrize(("network", "eps", "other"), PLANTED)
+def test_any_order_of_summation(network, eps, other, order):
     images = torch.full((5, 1, 1, 284), 0.5)
-    labels = LABEL.expand(5)
-    truth = class_margins(rounding_down(), images[0], 0, Fraction(0.25))[1]
+    truth = class_margins(network(), images[0], 0, Fraction(other))[1]
     with HostileBlas(order) as blas:
-        bound = grown(rounding_down(), images, labels, 0.125, 0.25)[:, 1]
+        bound = moved(network(), images, LABEL.expand(5), eps, other)[:, 1]
     assert blas.calls
     assert all(Fraction(b) <= truth for b in bound.tolist())
     assert (bound >= float(truth) * (1 - 1e-3)).all()
 
 
-def test_without_the_outward_factor_a_bound_is_wrong(monkeypatch):
+@pytest.mark.parametrize(("network", "eps", "other"), PLANTED)
+def test_without_the_factor_a_bound_is_wrong(network, eps, other, monkeypatch):
     images = torch.full((5, 1, 1, 284), 0.5)
-    truth = class_margins(rounding_down(), images[0], 0, Fraction(0.25))[1]
-    monkeypatch.setattr(growth, "gamma", lambda k, u: 0.0)
-    monkeypatch.setattr(growth, "U32", 0.0)
-    monkeypatch.setattr(growth, "HEAD", 0.0)
+    truth = class_margins(network(), images[0], 0, Fraction(other))[1]
+    monkeypatch.setattr(change, "gamma", lambda k, u: 0.0)
+    monkeypatch.setattr(change, "U32", 0.0)
+    monkeypatch.setattr(change, "HEAD", 0.0)
     with HostileBlas("forward"):
-        bound = grown(rounding_down(), images, LABEL.expand(5), 0.125, 0.25)[:, 1]
+        bound = moved(network(), images, LABEL.expand(5), eps, other)[:, 1]
     assert all(Fraction(b) > truth for b in bound.tolist())
 
 
-@pytest.mark.parametrize("move", ["lower", "upper"])
-def test_without_the_end_of_a_relu_a_bound_is_wrong_or_loose(move, monkeypatch):
-    """What is remembered of the ReLUs' inputs matters: forgotten, waking neurons are missed or sleeping ones grow."""
+@pytest.mark.parametrize(("eps", "other"), [(0.01, 0.05), (0.05, 0.01)])
+@pytest.mark.parametrize("end", ["lower", "upper"])
+def test_without_the_ends_at_the_relus_a_bound_is_wrong(end, eps, other, monkeypatch):
+    """Sleeping neurons that wake would be missed, or sleeping ones would shrink."""
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(k, n, generator=generator) for n, k in ((4, 16), (16, 16), (16, 3))]
     network = layers(*weights, bias=-0.2)
     images = torch.rand(20, 1, 2, 2, generator=generator)
     labels = network(images).argmax(1)
-    right = grown(network, images, labels, 0.01, 0.05)
+    right = moved(network, images, labels, eps, other)
     see = Anchor.see
+    wrong_end = (-1.0 if other > eps else 1.0) * 1e6
 
     def forget(self, begin, index, x):
         see(self, begin, index, x)
-        wall = self.walls[index][begin : begin + len(x.lower)]
-        wall.copy_(wall.clamp(min=0) - 1e6 * (wall <= 0) if move == "upper" else wall.clamp(max=0))
+        getattr(self, end)[index].fill_(wrong_end)
 
     monkeypatch.setattr(Anchor, "see", forget)
-    wrong = grown(network, images, labels, 0.01, 0.05)
+    wrong = moved(network, images, labels, eps, other)
     others = right.isfinite()
-    assert (wrong[others] >= right[others]).all()
     assert (wrong[others] > right[others] + 1e-3).any()
 
 
@@ -209,14 +224,14 @@ UNSUITED = {
 
 @pytest.mark.parametrize("name", UNSUITED)
 def test_networks_it_is_not_for(name):
-    assert Growth.of(Network(UNSUITED[name]), "real-sound") is None
+    assert BoxChange.of(Network(UNSUITED[name]), "real-sound") is None
 
 
 def test_where_it_is_for():
     network = Network((conv(), ReLU(inputs=(1,)), Flatten(inputs=(2,)), head(9, 3)))
-    assert Growth.of(network, "real-sound") is not None
-    assert Growth.of(network, "float32-deployed") is None
-    assert RigorousNetwork(network, constant=5.0).growth is None
+    assert BoxChange.of(network, "real-sound") is not None
+    assert BoxChange.of(network, "float32-deployed") is None
+    assert RigorousNetwork(network, constant=5.0).change is None
 
 
 def test_settings_under_which_float32_products_are_no_plain_sums(monkeypatch):
@@ -224,9 +239,9 @@ def test_settings_under_which_float32_products_are_no_plain_sums(monkeypatch):
     net = RigorousNetwork(network)
     anchor = anchored(net, torch.full((1, 1, 3, 3), 0.5), LABEL, 0.125)
     monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
-    assert Growth.of(network, "real-sound") is None
-    assert net.growth is not None
-    assert net.growth.change(anchor, torch.arange(1), anchor.eps).isnan().all()
+    assert BoxChange.of(network, "real-sound") is None
+    assert net.change is not None
+    assert net.change.margins(anchor, torch.arange(1), anchor.eps).isnan().all()
 
 
 def test_the_snapshot_does_not_follow_the_live_weights():
@@ -240,17 +255,17 @@ def test_the_snapshot_does_not_follow_the_live_weights():
         )
     )
     net = RigorousNetwork(live)
-    assert net.growth is not None
+    assert net.change is not None
     anchor = anchored(net, torch.full((1, 1, 3, 3), 0.5), LABEL, 0.125)
-    before = net.growth.change(anchor, torch.arange(1), anchor.eps * 2)
+    before = net.change.margins(anchor, torch.arange(1), anchor.eps * 2)
     for t in (live.steps[0].std, live.steps[1].weight, live.head.weight):
         t.mul_(3)
-    assert torch.equal(net.growth.change(anchor, torch.arange(1), anchor.eps * 2), before)
+    assert torch.equal(net.change.margins(anchor, torch.arange(1), anchor.eps * 2), before)
 
 
 def test_overflow_is_no_bound():
     network = layers(torch.full((1, 1), 3e38), torch.full((1, 1), 3e38), torch.tensor([[1.0], [0.0]]))
-    bound = grown(network, torch.full((1, 1, 1, 1), 0.5), LABEL, 0.125, 0.25)
+    bound = moved(network, torch.full((1, 1, 1, 1), 0.5), LABEL, 0.125, 0.25)
     assert not bound[0, 1].isfinite()
 
 
@@ -262,22 +277,22 @@ def test_little_is_lost_on_the_bundled_networks(name):
     radius = acert_zoo.certify(model, images, labels).radius
     images, labels, radius = images[radius > 0], labels[radius > 0], radius[radius > 0]
     net = RigorousNetwork(trace(model).detach())
-    assert net.growth is not None
-    assert net.growth.loss < 4e-4
-    for step in (1e-2, 1e-4):
+    assert net.change is not None
+    assert net.change.loss < 4e-4
+    truth = net.margins(images, labels, radius)
+    for step in (1e-2, 1e-4, -1e-2, -1e-4):
         anchor = anchored(net, images, labels, radius * (1 - step))
-        bound = (anchor.margins + net.growth.change(anchor, torch.arange(len(labels)), radius)).amin(1)
-        truth = net.margins(images, labels, radius)
-        change = anchor.margins.amin(1) - truth
+        bound = net.change.margins(anchor, torch.arange(len(labels)), radius).amin(1)
+        difference = (anchor.margins.amin(1) - truth).abs()
         assert (bound <= truth + 1e-12).all()
-        assert (truth - bound <= 10 * net.growth.loss * change + 1e-12).all()
+        assert (truth - bound <= 10 * net.change.loss * difference + 1e-12).all()
 
 
 def test_a_subset_of_the_images_can_be_replaced():
     model = acert_zoo.load_model("mnist_kappa000")
     images, labels = acert_zoo.sample_data("mnist", n=8)
     net = RigorousNetwork(trace(model).detach())
-    assert net.growth is not None
+    assert net.change is not None
     anchor = anchored(net, images, labels, 0.1)
     index = torch.tensor([5, 2])
     other = anchored(net, images[index], labels[index], 0.2)
@@ -285,5 +300,5 @@ def test_a_subset_of_the_images_can_be_replaced():
     whole = anchored(net, images, labels, anchor.eps)
     assert anchor.eps[[2, 5]].tolist() == [0.2, 0.2]
     assert torch.allclose(anchor.margins, whole.margins, rtol=1e-12)
-    changes = [net.growth.change(a, torch.arange(8), torch.full_like(a.eps, 0.21)) for a in (anchor, whole)]
+    changes = [net.change.margins(a, torch.arange(8), torch.full_like(a.eps, 0.21)) for a in (anchor, whole)]
     assert torch.allclose(*changes, rtol=1e-5)
