@@ -3,9 +3,9 @@
 It is the root of R(x, eps), the smallest IBP margin bound on B(x, eps); how it is approached: `root_finding.py`.
 
 Two stages. Float32 gives a few digits at the price of a few propagations of a shrinking batch, but its rounding noise
-is near 1e-6 of R0 = R(x, 0). So the last digits come from the rigorous float64 bound itself (`bounds/rigorous.py`): its
-secant goes on from where float32 ended and aims a little below the root, so that usually the second evaluation passes
-and ends it. What is returned is always an eps at which that bound was positive: the proved end of the bracket.
+is near 1e-6 of R0 = R(x, 0). So the last digits come from rigorous bounds (`proving.py`): a float64 propagation where
+float32 ended, and float32 propagations, rounded outward, of how the box changes from there. What is returned is always
+an eps at which such a bound was positive: the proved end of the bracket.
 """
 
 from __future__ import annotations

@@ -26,12 +26,21 @@ BLOCK = 144  # 16 channels of a 3x3 kernel
 _COLUMNS = 2**18  # numbers of an unfolded input that are multiplied at a time: 2 MiB, so that caches hold them
 
 
-def blocked_linear(weight: Tensor, bias: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
-    """x -> W x + b, x of shape [N, n]; and its depth."""
-    n = weight.shape[1]
+Product = Callable[[Tensor], Tensor]
+
+
+def blocked_linear(weight: Tensor, bias: Tensor) -> tuple[Product, Product, int]:
+    """x -> W x + b and x -> |W| x, x of shape [N, n]; and their depth."""
+    n, none = weight.shape[1], torch.zeros_like(bias)
     if n < 2 * BLOCK:
-        return (lambda x: F.linear(x, weight, bias)), n
+        absolute = weight.abs()
+        return (lambda x: F.linear(x, weight, bias)), (lambda x: F.linear(x, absolute)), n
     columns = weight.t().contiguous()
+    return _blocked_product(columns, bias), _blocked_product(columns.abs(), none), BLOCK + -(-n // BLOCK)
+
+
+def _blocked_product(columns: Tensor, bias: Tensor) -> Product:
+    """x -> x columns + b."""
     blocks = columns.split(BLOCK)
 
     def few(x: Tensor) -> Tensor:
@@ -48,7 +57,7 @@ def blocked_linear(weight: Tensor, bias: Tensor) -> tuple[Callable[[Tensor], Ten
     def apply(x: Tensor) -> Tensor:
         return few(x) if len(x) <= _FEW else _sum_of_products(x.split(BLOCK, dim=1), blocks).add_(bias)
 
-    return apply, BLOCK + len(blocks)
+    return apply
 
 
 def blocked_conv(step: Conv, weight: Tensor, bias: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:

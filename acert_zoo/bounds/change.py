@@ -51,6 +51,7 @@ from acert_zoo.errors import UnsoundSettingError
 from acert_zoo.network import Affine, Flatten, Linear, Network, Normalize, Permute, ReLU, Reshape
 
 HEAD, STORED, FLOOR = 2.0**-19, 2.0**-21, 2.0**-120
+_AT_A_TIME = 72  # images
 _REARRANGED = (Flatten, Reshape, Permute)
 
 
@@ -131,8 +132,9 @@ class BoxChange:
             return torch.full_like(out, torch.nan)
         grows = eps >= anchor.eps[index]
         for chosen, growing in ((grows, True), (~grows, False)):
-            if chosen.any():
-                out[chosen] += self._change(anchor, index[chosen], eps[chosen], growing)
+            rows = chosen.nonzero().squeeze(1)
+            for part in rows.chunk(-(-len(rows) // _AT_A_TIME)) if len(rows) else ():
+                out[part] += self._change(anchor, index[part], eps[part], growing)
         return out
 
     def _change(self, anchor: Anchor, index: Tensor, eps: Tensor, growing: bool) -> Tensor:
@@ -188,7 +190,7 @@ def _affine(step: Affine) -> _Map:
     absolute, n = weight.abs(), step.inner_length
     depth, center, spread = n, _plain(step, weight), _plain(step, absolute)
     if isinstance(step, Linear):
-        (center, depth), (spread, _) = (blocked_linear(w, torch.zeros_like(step.bias)) for w in (weight, absolute))
+        center, spread, depth = blocked_linear(weight, torch.zeros_like(step.bias))
     outward = 2.1 * (gamma(depth + 2, U32) + 5 * U32) + 20 * U32
     flushed = 4 * ((2 * n + 2) * 2.0**-125 + 2.0**-122 * float(absolute.flatten(1).double().sum(1).max()))
     return _Map(center, spread, outward, flushed)

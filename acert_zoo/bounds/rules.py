@@ -226,8 +226,7 @@ class RealSound:
             if suits(step):  # one k for both ways, which nesting needs: a gate sees batches of any size
                 depth = max(depth, shifted_depth(step))
         else:
-            center, depth = blocked_linear(weight, bias)
-            spread, _ = blocked_linear(absolute, none)
+            center, spread, depth = blocked_linear(weight, bias)
         terms = self.terms(n, depth)
         t = slack(sums, bias, terms)
         suited = isinstance(step, Conv) and suits(step) and terms.mid <= 2**-5

@@ -135,6 +135,6 @@ def test_the_hostile_library_is_used():
         total = long_tail(1, 8192).double() @ torch.ones(8192, 1, dtype=torch.float64)
     assert mode.calls == 1
     assert total.item() == 1.0
-    apply, depth = blocked.blocked_linear(torch.ones(1, 8192, dtype=torch.float64), torch.zeros(1).double())
+    apply, _, depth = blocked.blocked_linear(torch.ones(1, 8192, dtype=torch.float64), torch.zeros(1).double())
     assert apply(long_tail(1, 8192).double()).item() > 1.0
     assert depth == blocked.BLOCK + -(-8192 // blocked.BLOCK)
