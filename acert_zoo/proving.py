@@ -56,7 +56,7 @@ class ProvedMargins:
         new.margins = self.rigorous.class_margins(new.images, new.labels, new.eps, new.see)
         self.eps[index] = eps
         if self.anchor is None:
-            assert len(index) == len(self.labels), "a search begins with all of its images"
+            assert torch.equal(index, torch.arange(len(self.labels))), "a search begins with all of its images"
             self.anchor = new
         else:
             self.anchor.put(index, new)

@@ -156,8 +156,8 @@ class RadiusSearch:
         start = clean.amin(1)
 
         def fast(index: Tensor, eps: Tensor) -> Tensor:
-            index = index.to(self.device)
-            parts = zip(index.split(SEARCH_BATCH_SIZE), eps.to(self.device).split(SEARCH_BATCH_SIZE), strict=True)
+            index, pieces = index.to(self.device), -(-len(index) // SEARCH_BATCH_SIZE)
+            parts = zip(index.chunk(pieces), eps.to(self.device).chunk(pieces), strict=True)
             return torch.cat([class_margins(self.network, x[i], y[i], e) for i, e in parts]).double().cpu()
 
         guess, exponent = self.experience.guess(clean)

@@ -114,7 +114,10 @@ class BoxChange:
             if not (suits or (isinstance(step, ReLU) and affine)):
                 return None
             if isinstance(step, Affine) and (
-                bool(preconditions.has_subnormal(step.weight / 2)) or gamma(step.inner_length + 2, U32) > 2.0**-6
+                # 2^-149 / 2 is 0, which is no subnormal: both are looked at
+                bool(preconditions.has_subnormal(step.weight))
+                or bool(preconditions.has_subnormal(step.weight / 2))
+                or gamma(step.inner_length + 2, U32) > 2.0**-6
             ):
                 return None
             affine = isinstance(step, Affine) or (affine and not isinstance(step, ReLU))
@@ -134,7 +137,7 @@ class BoxChange:
         for chosen, growing in ((grows, True), (~grows, False)):
             rows = chosen.nonzero().squeeze(1)
             for part in rows.chunk(-(-len(rows) // _AT_A_TIME)) if len(rows) else ():
-                out[part] += self._change(anchor, index[part], eps[part], growing)
+                out[part] = down(out[part] + self._change(anchor, index[part], eps[part], growing))
         return out
 
     def _change(self, anchor: Anchor, index: Tensor, eps: Tensor, growing: bool) -> Tensor:

@@ -214,6 +214,7 @@ UNSUITED = {
         head(9, 3),
     ),
     "subnormal weights": (conv(weight=torch.full((1, 1, 3, 3), 2.0**-140)), Flatten(inputs=(1,)), head(9, 2)),
+    "weights whose half is 0": (conv(weight=torch.full((1, 1, 3, 3), 2.0**-149)), Flatten(inputs=(1,)), head(9, 2)),
     "weights that halve to subnormals": (
         conv(weight=torch.full((1, 1, 3, 3), 2.0**-126)),
         Flatten(inputs=(1,)),
