@@ -137,7 +137,8 @@ class BoxChange:
         for chosen, growing in ((grows, True), (~grows, False)):
             rows = chosen.nonzero().squeeze(1)
             for part in rows.chunk(-(-len(rows) // _AT_A_TIME)) if len(rows) else ():
-                out[part] = down(out[part] + self._change(anchor, index[part], eps[part], growing))
+                changed = down(out[part] + self._change(anchor, index[part], eps[part], growing))
+                out[part] = torch.where(out[part].isinf(), out[part], changed)  # no bound, or the label's
         return out
 
     def _change(self, anchor: Anchor, index: Tensor, eps: Tensor, growing: bool) -> Tensor:
