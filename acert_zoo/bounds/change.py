@@ -18,18 +18,21 @@ Shrinking, relu(l + a) - relu(l) is a for l >= 0, else max(0, l + a), and relu(u
 min(b, u).
 At the input the lower end moves by the difference of max(0, x - eps) and max(0, x - eps'); the upper one likewise. QED
 
-**Rounding** (U = 2^-24). P = 2b and Q = 2a are held in float32. *Invariant*: there is a change (a*, b*) for which the
-rules hold, with P = 2b* and Q = 2a* up to a relative 2U. (Growing, any larger change serves; shrinking, any smaller.)
+**Rounding** (U = 2^-24). P = 2b and Q = 2a are held in float32. *Invariant*: there is a change (a*, b*), [l - a*, u + b*]
+or [l + a*, u - b*] holding the value on B(x, eps'), with P = 2b* and Q = 2a* up to a relative 2U and an absolute 2^-124.
+(Growing, any larger change serves; shrinking, any smaller.)
 Of A = fl(P + Q) and B = fl(P - Q), A' = (|W|/2) A and B' = (W/2) B are computed as float32 sums of products in any
 order, as `deployed.py` assumes them, of depth L: with S = |W|(a* + b*), e = g32(L + 2) + 5U and F what underflow costs,
 they are within e S + F of S and of W (b* - a*), as |b* - a*| <= a* + b*. Then
     growing    A" = fl(A' f + 4F),  f = 1 + 2.1 e + 20U:   A" >= S (1 + e + 17U) + 2F,   so fl(A" + B') >= 2b'
     shrinking  A" = fl(A' f - 4F),  f = 1 - 2.1 e - 20U:   A" <= S (1 - e - 17U) - 2F,   so fl(A" + B') <= 2b'
 for e <= 2^-5, and fl(A" - B') bounds 2a' likewise; a negative one may be replaced by 0. In the ReLU, 2l and 2u are
-stored in float32 and moved by 2^-21 of themselves, outward or inward; the sums P + 2 min(u, 0) and Q + 2 min(l, 0) are
-off by U of themselves, which is the invariant again. F = (2n + 2) 2^-125 + 2^-122 max sum|W| covers underflow with
-flush-to-zero, also of what is read. The head works in float64 and multiplies |V| A by 1 +- 2^-19, which covers 8U of it
-and its own roundings.
+stored in float32 and moved by 2^-21 of themselves, outward or inward. After an affine step P/2 and Q/2 themselves are a
+change, which the ReLU needs, as its sums may cancel (no other step may precede it); these sums are off by U of
+themselves, which is the invariant again. F = (2n + 2) 2^-125 + 2^-122 max sum|W|/2 covers underflow with flush-to-zero,
+also of what is read. The head works in float64 and multiplies |V| A by 1 +- 2^-19 = 1 +- 32U, which covers the 4U of P and
+Q and its own roundings; the sum with the margin is rounded down. Infinite A" and A" beyond 2^126 are made NaN, which
+nothing takes away again: no bound.
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ from acert_zoo.bounds.rules import Head, by_label, down, gamma, per_channel, up
 from acert_zoo.errors import UnsoundSettingError
 from acert_zoo.network import Affine, Flatten, Linear, Network, Normalize, Permute, ReLU, Reshape
 
-HEAD, STORED, FLOOR = 2.0**-19, 2.0**-21, 2.0**-120
+HEAD, STORED, FLOOR, LARGEST = 2.0**-19, 2.0**-21, 2.0**-120, 2.0**126
 _AT_A_TIME = 72  # images
 _REARRANGED = (Flatten, Reshape, Permute)
 
@@ -89,7 +92,7 @@ class BoxChange:
     """The rules above for one network; `BoxChange.of` says whether they hold for it.
 
     Attributes:
-        loss: relative error of a change, at most: what the roundings cost.
+        loss: about the relative error of a change: what the roundings cost. An estimate, no bound.
     """
 
     def __init__(self, network: Network) -> None:
@@ -120,6 +123,7 @@ class BoxChange:
                 or gamma(step.inner_length + 2, U32) > 2.0**-6
             ):
                 return None
+            # a ReLU needs ends that are bounds to the last digit, as only affine steps give them
             affine = isinstance(step, Affine) or (affine and not isinstance(step, ReLU))
         return cls(network) if _usable() else None
 
@@ -154,6 +158,8 @@ class BoxChange:
                     upper, lower = upper.float(), lower.float()
                 sums = step.spread(upper + lower).mul_(1 + sign * step.outward).add_(sign * step.flushed)
                 differences = step.center(upper.sub_(lower))
+                if not float(sums.max()) <= LARGEST:
+                    sums = sums.masked_fill(~(sums <= LARGEST), torch.nan)
                 upper, lower = sums + differences, sums.sub_(differences)
                 if not growing:
                     upper, lower = upper.relu_(), lower.relu_()
