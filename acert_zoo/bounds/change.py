@@ -18,9 +18,9 @@ Shrinking, relu(l + a) - relu(l) is a for l >= 0, else max(0, l + a), and relu(u
 min(b, u).
 At the input the lower end moves by the difference of max(0, x - eps) and max(0, x - eps'); the upper one likewise. QED
 
-**Rounding** (U = 2^-24). P = 2b and Q = 2a are held in float32. *Invariant*: there is a change (a*, b*), [l - a*, u + b*]
-or [l + a*, u - b*] holding the value on B(x, eps'), with P = 2b* and Q = 2a* up to a relative 2U and an absolute 2^-124.
-(Growing, any larger change serves; shrinking, any smaller.)
+**Rounding** (U = 2^-24). P = 2b and Q = 2a are held in float32. *Invariant*: there is a change (a*, b*), the value lying
+in [l - a*, u + b*] or [l + a*, u - b*] on B(x, eps'), with P = 2b* and Q = 2a* up to a relative 2U and an absolute
+2^-124. (Growing, any larger change serves; shrinking, any smaller.)
 Of A = fl(P + Q) and B = fl(P - Q), A' = (|W|/2) A and B' = (W/2) B are computed as float32 sums of products in any
 order, as `deployed.py` assumes them, of depth L: with S = |W|(a* + b*), e = g32(L + 2) + 5U and F what underflow costs,
 they are within e S + F of S and of W (b* - a*), as |b* - a*| <= a* + b*. Then
@@ -30,9 +30,9 @@ for e <= 2^-5, and fl(A" - B') bounds 2a' likewise; a negative one may be replac
 stored in float32 and moved by 2^-21 of themselves, outward or inward. After an affine step P/2 and Q/2 themselves are a
 change, which the ReLU needs, as its sums may cancel (no other step may precede it); these sums are off by U of
 themselves, which is the invariant again. F = (2n + 2) 2^-125 + 2^-122 max sum|W|/2 covers underflow with flush-to-zero,
-also of what is read. The head works in float64 and multiplies |V| A by 1 +- 2^-19 = 1 +- 32U, which covers the 4U of P and
-Q and its own roundings; the sum with the margin is rounded down. Infinite A" and A" beyond 2^126 are made NaN, which
-nothing takes away again: no bound.
+also of what is read. The head works in float64 and multiplies |V| A by 1 +- 2^-19 = 1 +- 32U, which covers the 4U of P
+and Q and its own roundings; the sum with the margin is rounded down. A" beyond 2^126 is made NaN, which nothing takes
+away again: no bound.
 """
 
 from __future__ import annotations
