@@ -18,7 +18,7 @@ Shrinking, relu(l + a) - relu(l) is a for l >= 0, else max(0, l + a), and relu(u
 min(b, u).
 At the input the lower end moves by the difference of max(0, x - eps) and max(0, x - eps'); the upper one likewise. QED
 
-**Rounding** (U = 2^-24). P = 2b and Q = 2a are held in float32. *Invariant*: there is a change (a*, b*), the value lies
+**Rounding** (U = 2^-24). P = 2b and Q = 2a are held in float32. *Invariant*: for some change (a*, b*) the value lies
 in [l - a*, u + b*] or [l + a*, u - b*] on B(x, eps'), with P = 2b* and Q = 2a* up to a relative 2U and an absolute
 2^-124. (Growing, any larger change serves; shrinking, any smaller.)
 Of A = fl(P + Q) and B = fl(P - Q), A' = (|W|/2) A and B' = (W/2) B are computed as float32 sums of products in any
