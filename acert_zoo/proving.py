@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from acert_zoo.bounds.change import Anchor
+from acert_zoo.bounds.change import Anchor, BoxChange
 from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.root_finding import find_roots
 
@@ -18,53 +18,58 @@ PROOF_BATCH_SIZE = 128  # images proved at a time
 LOST = 0.1  # share of the tolerance that the roundings of a change may take; they cost eps up to 2.5 times as much
 
 
+def anchored(rigorous: RigorousNetwork, images: Tensor, labels: Tensor, eps: Tensor) -> Anchor:
+    """A float64 propagation at `eps`, float64 [N], and what is to be remembered of it."""
+    anchor = Anchor(images, labels, eps.clone(), rigorous.head)
+    anchor.margins = rigorous.class_margins(images, labels, anchor.eps, anchor.see)
+    return anchor
+
+
 class ProvedMargins:
     """(index [n], eps float64 [n]) -> margins [n, K] of these images; counts its float64 propagations.
 
     Args:
+        change: None where every eps is to be proved in float64.
         images, labels: float32 [N, C, H, W] on the CPU; int64 [N].
         rtol: the relative accuracy in eps that is asked for.
     """
 
-    def __init__(self, rigorous: RigorousNetwork, images: Tensor, labels: Tensor, rtol: float) -> None:
-        self.rigorous, self.images, self.labels = rigorous, images, labels
+    def __init__(
+        self, rigorous: RigorousNetwork, change: BoxChange | None, images: Tensor, labels: Tensor, rtol: float
+    ) -> None:
+        self.rigorous, self.change, self.images, self.labels = rigorous, change, images, labels
         self.proofs = 0
-        self.window = 0.0 if rigorous.change is None else min(0.01, LOST * rtol / rigorous.change.loss)
+        self.window = 0.0 if change is None else min(0.01, LOST * rtol / change.loss)
         self.anchor: Anchor | None = None
-        self.eps = torch.full((len(labels),), torch.nan, dtype=torch.float64)  # of the anchors
 
     def __call__(self, index: Tensor, eps: Tensor) -> Tensor:
-        if self.rigorous.change is None:
+        if self.change is None:
             self.proofs += len(index)
             return self.rigorous.class_margins(self.images[index], self.labels[index], eps)
-        out = torch.empty(len(index), self.rigorous.network.num_classes, dtype=torch.float64)
-        begin = self.eps[index]
-        known = (eps - begin).abs() <= begin * self.window
-        if known.any():
-            assert self.anchor is not None
-            near = known.nonzero().squeeze(1)
-            out[near] = self.rigorous.change.margins(self.anchor, index[near], eps[near])
-            # Nothing is known from an anchor that is no bound, or after an overflow: only the label's is infinite.
-            known[near] = out[near].isfinite().sum(1) >= out.shape[1] - 1
-        if not known.all():
-            out[~known] = self._anchored(index[~known], eps[~known])
-        return out
-
-    def _anchored(self, index: Tensor, eps: Tensor) -> Tensor:
-        self.proofs += len(index)
-        new = Anchor(self.images[index], self.labels[index], eps.clone(), self.rigorous.head)
-        new.margins = self.rigorous.class_margins(new.images, new.labels, new.eps, new.see)
-        self.eps[index] = eps
         if self.anchor is None:
             assert torch.equal(index, torch.arange(len(self.labels))), "a search begins with all of its images"
-            self.anchor = new
-        else:
-            self.anchor.put(index, new)
-        return new.margins.clone()
+            self.proofs += len(index)
+            self.anchor = anchored(self.rigorous, self.images, self.labels, eps)
+            return self.anchor.margins.clone()
+        begin = self.anchor.eps[index]
+        known = (eps - begin).abs() <= begin * self.window
+        out = torch.empty(len(index), self.rigorous.network.num_classes, dtype=torch.float64)
+        near = known.nonzero().squeeze(1)
+        out[near] = self.change.margins(self.anchor, index[near], eps[near])
+        # Nothing is known from an anchor that is no bound, or after an overflow: only the label's is infinite.
+        known[near] = out[near].isfinite().sum(1) >= out.shape[1] - 1
+        if not known.all():
+            far = index[~known]
+            self.proofs += len(far)
+            new = anchored(self.rigorous, self.images[far], self.labels[far], eps[~known])
+            self.anchor.put(far, new)
+            out[~known] = new.margins
+        return out
 
 
 def prove(
     rigorous: RigorousNetwork,
+    change: BoxChange | None,
     images: Tensor,
     labels: Tensor,
     start: Tensor,
@@ -75,13 +80,13 @@ def prove(
     """(radii, margin bounds there, evaluations, float64 propagations among them): every radius has passed.
 
     Args:
-        rigorous, images, labels, rtol: see `ProvedMargins`.
+        rigorous, change, images, labels, rtol: see `ProvedMargins`.
         start: float64 [N], R0 or margins at 0 [N, K]; guess, exponent: float64 [N]; see `find_roots`.
     """
     low, value = torch.zeros_like(guess), torch.zeros_like(guess)
     evaluations = proofs = 0
     for part in torch.arange(len(labels)).chunk(-(-len(labels) // PROOF_BATCH_SIZE)):
-        margins = ProvedMargins(rigorous, images[part], labels[part], rtol)
+        margins = ProvedMargins(rigorous, change, images[part], labels[part], rtol)
         roots = find_roots(margins, start[part], guess[part], exponent[part], (1 - 2.5 * LOST) * rtol)
         low[part], value[part] = roots.low, roots.low_value
         evaluations += roots.evaluations

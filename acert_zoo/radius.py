@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from acert_zoo.bounds.change import BoxChange
 from acert_zoo.bounds.ibp import class_margins
 from acert_zoo.bounds.preconditions import ROUNDING_LEVELS
 from acert_zoo.bounds.rigorous import RigorousNetwork
@@ -130,7 +131,10 @@ class RadiusSearch:
             raise UnknownNameError.near("rounding level", rounding, ROUNDING_LEVELS)
         self.network, self.rounding, self.rtol = network, rounding, rtol
         self.device = network.head.weight.device
-        self.rigorous = None if rounding == "float32" else RigorousNetwork(_on_cpu(network, rounding), rounding)
+        self.rigorous, self.change = None, None
+        if rounding != "float32":
+            network = _on_cpu(network, rounding)
+            self.rigorous, self.change = RigorousNetwork(network, rounding), BoxChange.of(network, rounding)
         self.experience = Experience()
 
     @torch.no_grad()
@@ -210,7 +214,7 @@ class RadiusSearch:
         todo = ((start > 0) & start.isfinite()).nonzero().squeeze(1)
         if len(todo):
             low[todo], low_value[todo], evaluations, more = prove(
-                self.rigorous, x[todo], y[todo], clean[todo], guess[todo], exponent[todo], self.rtol
+                self.rigorous, self.change, x[todo], y[todo], clean[todo], guess[todo], exponent[todo], self.rtol
             )
             spent, proofs = spent + evaluations, proofs + more
         return low, low_value, spent, proofs

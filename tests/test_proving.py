@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from acert_zoo.bounds.change import BoxChange
 from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.network import trace
 from acert_zoo.proving import ProvedMargins, prove
@@ -15,6 +16,11 @@ from tests.support_models import small_model
 @pytest.fixture
 def rigorous() -> RigorousNetwork:
     return RigorousNetwork(trace(small_model(5)).detach())
+
+
+@pytest.fixture
+def change() -> BoxChange | None:
+    return BoxChange.of(trace(small_model(5)).detach(), "real-sound")
 
 
 @pytest.fixture
@@ -28,8 +34,8 @@ ALL = torch.arange(6)
 
 
 @pytest.mark.parametrize("side", [1, -1])
-def test_an_eps_close_to_the_anchor_costs_no_proof(rigorous, batch, side):
-    margins = ProvedMargins(rigorous, *batch, rtol=1e-6)
+def test_an_eps_close_to_the_anchor_costs_no_proof(rigorous, change, batch, side):
+    margins = ProvedMargins(rigorous, change, *batch, rtol=1e-6)
     assert 1e-5 < margins.window < 1e-2
     first = margins(ALL, EPS)
     assert torch.equal(first, rigorous.class_margins(*batch, EPS))
@@ -45,8 +51,8 @@ def test_an_eps_close_to_the_anchor_costs_no_proof(rigorous, batch, side):
 
 
 @pytest.mark.parametrize("factor", [0.95, 1.05])
-def test_any_other_eps_becomes_the_anchor(rigorous, batch, factor):
-    margins = ProvedMargins(rigorous, *batch, rtol=1e-6)
+def test_any_other_eps_becomes_the_anchor(rigorous, change, batch, factor):
+    margins = ProvedMargins(rigorous, change, *batch, rtol=1e-6)
     margins(ALL, EPS)
     index, moved = torch.tensor([0, 3]), EPS[:2] * factor
     assert torch.equal(margins(index, moved), rigorous.class_margins(*(t[index] for t in batch), moved))
@@ -56,20 +62,18 @@ def test_any_other_eps_becomes_the_anchor(rigorous, batch, factor):
     assert margins.proofs == 8
 
 
-def test_where_float32_overflows_a_proof_decides(rigorous, batch, monkeypatch):
-    margins = ProvedMargins(rigorous, *batch, rtol=1e-6)
+def test_where_float32_overflows_a_proof_decides(rigorous, change, batch, monkeypatch):
+    margins = ProvedMargins(rigorous, change, *batch, rtol=1e-6)
     margins(ALL, EPS)
     near = EPS * (1 + margins.window / 2)
-    monkeypatch.setattr(
-        rigorous.change, "margins", lambda anchor, index, eps: torch.full((len(index), 4), -torch.inf).double()
-    )
+    monkeypatch.setattr(change, "margins", lambda anchor, index, eps: torch.full((len(index), 4), -torch.inf).double())
     assert torch.equal(margins(ALL, near), rigorous.class_margins(*batch, near))
     assert margins.proofs == 12
 
 
 def test_a_network_without_it_is_proved_each_time(batch):
     rigorous = RigorousNetwork(trace(small_model(5)).detach(), "float32-deployed")
-    margins = ProvedMargins(rigorous, *batch, rtol=1e-6)
+    margins = ProvedMargins(rigorous, None, *batch, rtol=1e-6)
     near = EPS * (1 + 1e-6)
     for eps in (EPS, near):
         assert torch.equal(margins(ALL, eps), rigorous.class_margins(*batch, eps))
@@ -79,10 +83,10 @@ def test_a_network_without_it_is_proved_each_time(batch):
 @pytest.mark.parametrize("level", ["real-sound", "float32-deployed"])
 def test_radii_pass_and_leave_little_room(level, batch):
     network = trace(small_model(5)).detach()
-    rigorous = RigorousNetwork(network, level)
+    rigorous, change = RigorousNetwork(network, level), BoxChange.of(network, level)
     start = rigorous.class_margins(*batch, 0.0)
     guess, exponent = torch.full((6,), 1e-3).double(), torch.full((6,), 1.2).double()
-    radius, value, evaluations, proofs = prove(rigorous, *batch, start, guess, exponent, 1e-6)
+    radius, value, evaluations, proofs = prove(rigorous, change, *batch, start, guess, exponent, 1e-6)
     assert (radius > 0).all()
     assert (value > 0).all()
     assert rigorous.proves(*batch, radius).all()

@@ -60,20 +60,27 @@ def _blocked_product(columns: Tensor, bias: Tensor) -> Product:
     return apply
 
 
-def blocked_conv(step: Conv, weight: Tensor, bias: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
-    """The convolution `step` with these weights, blocks being groups of input channels; and its depth.
+def blocked_conv(step: Conv, weight: Tensor, bias: Tensor) -> tuple[Product, Product, int]:
+    """x -> W x + b and x -> |W| x of the convolution `step` with these weights; and their depth.
 
     The input is unfolded ([C kh kw, L N], one column for each output position) and multiplied by the weights as a
-    matrix, in blocks of its rows. The result has the batch axis last in memory, as `nonnegative.py` likes it;
-    elementwise operations keep that. Grouped convolutions go to torch, whose float64 convolutions on the CPU do the
-    same without blocks (tests look at torch's choice).
+    matrix, in blocks of its rows, groups of input channels. The result has the batch axis last in memory, as
+    `nonnegative.py` likes it; elementwise operations keep that. Grouped convolutions go to torch, whose float64
+    convolutions on the CPU do the same without blocks (tests look at torch's choice).
     """
-    outputs, channels, *kernel = weight.shape
-    n = channels * math.prod(kernel)
+    absolute, none, places = weight.abs(), torch.zeros_like(bias), math.prod(weight.shape[2:])
+    n = weight.shape[1] * places
     if step.groups > 1:
-        return (lambda x: step.map(x, weight, bias)), n
-    width = BLOCK // math.prod(kernel) * math.prod(kernel) or math.prod(kernel)
-    blocks = [block.contiguous() for block in weight.flatten(1).split(n if n < 2 * BLOCK else width, dim=1)]
+        return (lambda x: step.map(x, weight, bias)), (lambda x: step.map(x, absolute)), n
+    width = n if n < 2 * BLOCK else BLOCK // places * places or places
+    depth = n if n < 2 * BLOCK else width + -(-n // width)
+    return _unfolded_product(step, weight, bias, width), _unfolded_product(step, absolute, none, width), depth
+
+
+def _unfolded_product(step: Conv, weight: Tensor, bias: Tensor, width: int) -> Product:
+    """x -> W x + b in blocks of `width` products."""
+    outputs, n = len(weight), weight[0].numel()
+    blocks = [block.contiguous() for block in weight.flatten(1).split(width, dim=1)]
     shift = bias.unsqueeze(1)
 
     def apply(x: Tensor) -> Tensor:
@@ -88,7 +95,7 @@ def blocked_conv(step: Conv, weight: Tensor, bias: Tensor) -> tuple[Callable[[Te
         rows = [columns] if len(blocks) == 1 else columns.split(blocks[0].shape[1])
         return _sum_of_products(blocks, rows).add_(shift).view(outputs, *size, len(x)).permute(3, 0, 1, 2)
 
-    return apply, n if len(blocks) == 1 else width + len(blocks)
+    return apply
 
 
 def _sum_of_products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:

@@ -15,8 +15,8 @@ itself: for eps' = eps (1 +- 1e-4) a relative 2e-8 of eps is lost.
 exceeds it by a' and b', or falls short of it by so much: the rule's own slack is carried over unchanged. Growing,
 relu(l) - relu(l - a) is 0 for l <= 0, else min(a, l), and relu(u + b) - relu(u) is b for u >= 0, else max(0, u + b).
 Shrinking, relu(l + a) - relu(l) is a for l >= 0, else max(0, l + a), and relu(u) - relu(u - b) is 0 for u <= 0, else
-min(b, u).
-At the input the lower end moves by the difference of max(0, x - eps) and max(0, x - eps'); the upper one likewise. QED
+min(b, u). At the input the lower end moves by the difference of max(0, x - eps) and max(0, x - eps'); the upper one
+likewise. QED
 
 **Rounding** (U = 2^-24). P = 2b and Q = 2a are held in float32. *Invariant*: for some change (a*, b*) the value lies
 in [l - a*, u + b*] or [l + a*, u - b*] on B(x, eps'), with P = 2b* and Q = 2a* up to a relative 2U and an absolute
@@ -37,6 +37,7 @@ away again: no bound.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,7 @@ from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.preconditions import DEPLOYED, REAL_SOUND, U32
 from acert_zoo.bounds.rules import Head, by_label, down, gamma, per_channel, up
 from acert_zoo.errors import UnsoundSettingError
-from acert_zoo.network import Affine, Flatten, Linear, Network, Normalize, Permute, ReLU, Reshape
+from acert_zoo.network import Affine, Flatten, Linear, Network, Normalize, Permute, ReLU, Reshape, Step
 
 HEAD, STORED, FLOOR, LARGEST = 2.0**-19, 2.0**-21, 2.0**-120, 2.0**126
 _AT_A_TIME = 72  # images
@@ -96,7 +97,7 @@ class BoxChange:
     """
 
     def __init__(self, network: Network) -> None:
-        self._steps = [_affine(step) if isinstance(step, Affine) else step for step in network.steps[:-1]]
+        self._steps = [_prepared(step) for step in network.steps[:-1]]
         self.loss = 1 + HEAD
         for step in self._steps:
             self.loss *= 1 + step.outward if isinstance(step, _Map) else 1
@@ -151,7 +152,7 @@ class BoxChange:
         sign = 1 if growing else -1
         for number, step in enumerate(self._steps):
             if isinstance(step, Normalize):
-                std = per_channel(step.std.double(), upper)
+                std = per_channel(step.std, upper)
                 upper, lower = upper / std, lower / std
             elif isinstance(step, _Map):
                 if upper.dtype == torch.float64:
@@ -195,7 +196,12 @@ class _Map:
     flushed: float  # 4F
 
 
-def _affine(step: Affine) -> _Map:
+def _prepared(step: Step) -> Step | _Map:
+    """A step with copies of its tensors; later changes of the network are not seen."""
+    if isinstance(step, Normalize):
+        return dataclasses.replace(step, std=step.std.double())
+    if not isinstance(step, Affine):
+        return step
     weight = step.weight / 2
     absolute, n = weight.abs(), step.inner_length
     depth, center, spread = n, _plain(step, weight), _plain(step, absolute)

@@ -174,7 +174,7 @@ class RigorousCrown:
         others = [t for t in range(self.network.num_classes) if t != label]
         bounds = self._pull(rules.rows(head, label, others, hidden), head.inputs[0], boxes, slopes)
         alive = torch.ones(1, dtype=torch.bool)
-        direct = self.rigorous.head_lower(hidden, torch.tensor([label]), alive)[0, others]
+        direct = self.rigorous.head.lower(hidden, torch.tensor([label]), alive)[0, others]
         bounds = torch.where(bounds.isfinite(), bounds, -math.inf)
         direct = torch.where(direct.isfinite() & alive, direct, -math.inf)
         return torch.maximum(bounds, direct).min().item()

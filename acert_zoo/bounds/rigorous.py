@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from acert_zoo.bounds import preconditions
-from acert_zoo.bounds.change import BoxChange
 from acert_zoo.bounds.ibp import Interval, smallest_margin
 from acert_zoo.bounds.preconditions import ROUNDING_LEVELS
-from acert_zoo.bounds.rules import Head, input_box, rules_for
+from acert_zoo.bounds.rules import input_box, rules_for
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.network import Add, Affine, AvgPool, BatchNorm, Linear, Network, Normalize, ReLU
 
@@ -41,6 +40,9 @@ class RigorousNetwork:
             (about its float32 program too).
         constant: c >= 1 of the rule P_c; larger constants give slightly wider, nested bounds (cascades use 5 and 25).
 
+    Attributes:
+        head: the last layer, ready for its rule.
+
     Raises:
         UnsoundSettingError, UnsupportedLayerError: the level cannot be claimed; see `preconditions.check_network`.
     """
@@ -58,7 +60,7 @@ class RigorousNetwork:
             for index, step in enumerate(self.network.steps[:-1])
             if isinstance(step, (Affine, AvgPool, BatchNorm))
         }
-        self._head = self._rules.head(self.network.head)
+        self.head = self._rules.head(self.network.head)
         self._nonnegative: set[int] = set()  # values with lo >= 0
         for index, step in enumerate(self.network.steps):
             if isinstance(step, ReLU) or (
@@ -67,7 +69,6 @@ class RigorousNetwork:
                 self._nonnegative.add(index + 1)
         self._sizes: dict[tuple[int, ...], int] = {}
         self._joint = self._first_joint()
-        self.change = BoxChange.of(self.network.to(torch.float32), level) if constant == 1 else None
 
     @torch.no_grad()
     def margins(self, images: Tensor, labels: Tensor, eps: Tensor | float) -> Tensor:
@@ -118,15 +119,6 @@ class RigorousNetwork:
         self._propagate(box, torch.ones(len(images), dtype=torch.bool), kept, refine)
         return kept
 
-    @property
-    def head(self) -> Head:
-        """The prepared last layer."""
-        return self._head
-
-    def head_lower(self, hidden: Interval, labels: Tensor, alive: Tensor) -> Tensor:
-        """Lower bounds [N, K] of f_y - f_t from a box of the head's input; the column t = y means nothing."""
-        return self._head.lower(hidden, labels, alive)
-
     def _margins(self, images: Tensor, labels: Tensor, eps: Tensor) -> Tensor:
         lower, alive = self._lower(images, labels, eps)
         return refuse_unproved(smallest_margin(lower, labels), alive)
@@ -135,7 +127,7 @@ class RigorousNetwork:
         """(bounds [N, K] of f_y - f_t, alive [N]); the column of the label means nothing."""
         alive = torch.ones(len(images), dtype=torch.bool)
         hidden = self._hidden(images, eps, alive, watch)
-        return self._head.lower(hidden, labels, alive), alive
+        return self.head.lower(hidden, labels, alive), alive
 
     def _first_joint(self) -> int | None:
         """The input of the first linear layer, if that is not the head and no later step reads an earlier value."""

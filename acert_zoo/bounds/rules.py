@@ -218,11 +218,9 @@ class RealSound:
                 float(bias.abs().max()),
             )
         assert isinstance(step, Affine)
-        weight, bias, absolute = step.weight, step.bias, step.weight.abs()
-        sums, none = absolute.flatten(1).sum(1), torch.zeros_like(step.bias)
+        weight, bias, sums = step.weight, step.bias, step.weight.abs().flatten(1).sum(1)
         if isinstance(step, Conv):
-            center, depth = blocked_conv(step, weight, bias)
-            spread, _ = blocked_conv(step, absolute, none)
+            center, spread, depth = blocked_conv(step, weight, bias)
             if suits(step):  # one k for both ways, which nesting needs: a gate sees batches of any size
                 depth = max(depth, shifted_depth(step))
         else:

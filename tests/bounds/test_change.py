@@ -12,29 +12,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import acert_zoo
-from acert_zoo.bounds import change
+from acert_zoo.bounds import change as rules
 from acert_zoo.bounds.change import Anchor, BoxChange
 from acert_zoo.bounds.rigorous import RigorousNetwork
 from acert_zoo.network import Add, Affine, Conv, Flatten, Linear, MaxPool, Network, Normalize, ReLU, trace
+from acert_zoo.proving import anchored
 from tests import support_rational as exact
 from tests.support_blas import ORDERS, HostileBlas
 
 LABEL = torch.zeros(1, dtype=torch.int64)
+EIGHTH = torch.tensor([0.125], dtype=torch.float64)
 
 
-def anchored(net: RigorousNetwork, images: torch.Tensor, labels: torch.Tensor, eps: torch.Tensor | float) -> Anchor:
-    sizes = torch.as_tensor(eps, dtype=torch.float64).expand(len(labels)).clone()
-    anchor = Anchor(images, labels, sizes, net.head)
-    anchor.margins = net.class_margins(images, labels, sizes, anchor.see)
-    return anchor
+def prepared(network: Network) -> tuple[RigorousNetwork, BoxChange]:
+    change = BoxChange.of(network, "real-sound")
+    assert change is not None
+    return RigorousNetwork(network), change
 
 
 def moved(network: Network, images: torch.Tensor, labels: torch.Tensor, eps: float, other: float) -> torch.Tensor:
     """Margin bounds [N, K] at `other`, from those at `eps`."""
-    net = RigorousNetwork(network)
-    assert net.change is not None
-    anchor = anchored(net, images, labels, eps)
-    return net.change.margins(anchor, torch.arange(len(labels)), torch.full_like(anchor.eps, other))
+    net, change = prepared(network)
+    anchor = anchored(net, images, labels, torch.full((len(labels),), eps, dtype=torch.float64))
+    return change.margins(anchor, torch.arange(len(labels)), torch.full_like(anchor.eps, other))
 
 
 def layers(*weights: torch.Tensor, bias: float = 0.0) -> Network:
@@ -158,9 +158,9 @@ def test_any_order_of_summation(network, eps, other, order):
 def test_without_the_factor_a_bound_is_wrong(network, eps, other, monkeypatch):
     images = torch.full((5, 1, 1, 284), 0.5)
     truth = class_margins(network(), images[0], 0, Fraction(other))[1]
-    monkeypatch.setattr(change, "gamma", lambda k, u: 0.0)
-    monkeypatch.setattr(change, "U32", 0.0)
-    monkeypatch.setattr(change, "HEAD", 0.0)
+    monkeypatch.setattr(rules, "gamma", lambda k, u: 0.0)
+    monkeypatch.setattr(rules, "U32", 0.0)
+    monkeypatch.setattr(rules, "HEAD", 0.0)
     with HostileBlas("forward"):
         bound = moved(network(), images, LABEL.expand(5), eps, other)[:, 1]
     assert all(Fraction(b) > truth for b in bound.tolist())
@@ -232,17 +232,15 @@ def test_where_it_is_for():
     network = Network((conv(), ReLU(inputs=(1,)), Flatten(inputs=(2,)), head(9, 3)))
     assert BoxChange.of(network, "real-sound") is not None
     assert BoxChange.of(network, "float32-deployed") is None
-    assert RigorousNetwork(network, constant=5.0).change is None
 
 
 def test_settings_under_which_float32_products_are_no_plain_sums(monkeypatch):
     network = Network((conv(), Flatten(inputs=(1,)), head(9, 2)))
-    net = RigorousNetwork(network)
-    anchor = anchored(net, torch.full((1, 1, 3, 3), 0.5), LABEL, 0.125)
+    net, change = prepared(network)
+    anchor = anchored(net, torch.full((1, 1, 3, 3), 0.5), LABEL, EIGHTH)
     monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
     assert BoxChange.of(network, "real-sound") is None
-    assert net.change is not None
-    assert net.change.margins(anchor, torch.arange(1), anchor.eps).isnan().all()
+    assert change.margins(anchor, torch.arange(1), anchor.eps).isnan().all()
 
 
 def test_the_snapshot_does_not_follow_the_live_weights():
@@ -255,13 +253,12 @@ def test_the_snapshot_does_not_follow_the_live_weights():
             ),
         )
     )
-    net = RigorousNetwork(live)
-    assert net.change is not None
-    anchor = anchored(net, torch.full((1, 1, 3, 3), 0.5), LABEL, 0.125)
-    before = net.change.margins(anchor, torch.arange(1), anchor.eps * 2)
+    net, change = prepared(live)
+    anchor = anchored(net, torch.full((1, 1, 3, 3), 0.5), LABEL, EIGHTH)
+    before = change.margins(anchor, torch.arange(1), anchor.eps * 2)
     for t in (live.steps[0].std, live.steps[1].weight, live.head.weight):
         t.mul_(3)
-    assert torch.equal(net.change.margins(anchor, torch.arange(1), anchor.eps * 2), before)
+    assert torch.equal(change.margins(anchor, torch.arange(1), anchor.eps * 2), before)
 
 
 def test_overflow_is_no_bound():
@@ -277,29 +274,27 @@ def test_little_is_lost_on_the_bundled_networks(name):
     images, labels = acert_zoo.sample_data(model.info.dataset)
     radius = acert_zoo.certify(model, images, labels).radius
     images, labels, radius = images[radius > 0], labels[radius > 0], radius[radius > 0]
-    net = RigorousNetwork(trace(model).detach())
-    assert net.change is not None
-    assert net.change.loss < 4e-4
+    net, change = prepared(trace(model).detach())
+    assert change.loss < 4e-4
     truth = net.margins(images, labels, radius)
     for step in (1e-2, 1e-4, -1e-2, -1e-4):
         anchor = anchored(net, images, labels, radius * (1 - step))
-        bound = net.change.margins(anchor, torch.arange(len(labels)), radius).amin(1)
+        bound = change.margins(anchor, torch.arange(len(labels)), radius).amin(1)
         difference = (anchor.margins.amin(1) - truth).abs()
         assert (bound <= truth + 1e-12).all()
-        assert (truth - bound <= 10 * net.change.loss * difference + 1e-12).all()
+        assert (truth - bound <= 10 * change.loss * difference + 1e-12).all()
 
 
 def test_a_subset_of_the_images_can_be_replaced():
     model = acert_zoo.load_model("mnist_kappa000")
     images, labels = acert_zoo.sample_data("mnist", n=8)
-    net = RigorousNetwork(trace(model).detach())
-    assert net.change is not None
-    anchor = anchored(net, images, labels, 0.1)
+    net, change = prepared(trace(model).detach())
+    anchor = anchored(net, images, labels, torch.full((8,), 0.1).double())
     index = torch.tensor([5, 2])
-    other = anchored(net, images[index], labels[index], 0.2)
+    other = anchored(net, images[index], labels[index], torch.full((2,), 0.25).double())
     anchor.put(index, other)
     whole = anchored(net, images, labels, anchor.eps)
-    assert anchor.eps[[2, 5]].tolist() == [0.2, 0.2]
+    assert anchor.eps[[2, 5]].tolist() == [0.25, 0.25]
     assert torch.allclose(anchor.margins, whole.margins, rtol=1e-12)
-    changes = [net.change.margins(a, torch.arange(8), torch.full_like(a.eps, 0.21)) for a in (anchor, whole)]
+    changes = [change.margins(a, torch.arange(8), torch.full_like(a.eps, 0.26)) for a in (anchor, whole)]
     assert torch.allclose(*changes, rtol=1e-5)
