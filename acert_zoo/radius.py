@@ -28,7 +28,7 @@ from acert_zoo.root_finding import SMALLEST, find_roots
 DEFAULT_BATCH_SIZE = 256  # the more images, the fewer remain for the last, small batches of a search
 SETTLED = 2e-4  # float32 hands over to float64 when its next point is likely to be this close, relatively
 FLOAT32_RESOLUTION = 1e-4
-SEARCH_BATCH_SIZE = 128  # images propagated at a time
+SEARCH_BATCH_SIZE = 72  # images propagated at a time: caches, and peaks of memory that depend little on the batch
 GUESS, EXPONENT = 0.004, 1.2  # first guess r = GUESS * margin and first exponent, until there is experience
 
 
