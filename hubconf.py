@@ -3,7 +3,7 @@
 model = torch.hub.load("acert-zoo/acert", "cifar10_kappa025", trust_repo=True)
 """
 
-from acert_zoo.hub_entries import entry_points as _entry_points
+from acert_zoo.zoo.hub_entries import entry_points as _entry_points
 
 dependencies = ["torch", "safetensors", "numpy"]
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from acert_zoo._version import __version__
 
 if TYPE_CHECKING:
-    from acert_zoo.adversary import attack
-    from acert_zoo.cascade import Cascade
-    from acert_zoo.certificates import Certificates
-    from acert_zoo.certification import certify
+    from acert_zoo.attacks.attack import attack
+    from acert_zoo.cascades.cascade import Cascade
+    from acert_zoo.certificates.certify import certify
+    from acert_zoo.certificates.results import Certificates
+    from acert_zoo.data.samples import sample_data
     from acert_zoo.errors import (
         AcertZooError,
         CertificateFileError,
@@ -28,15 +29,14 @@ if TYPE_CHECKING:
         UnsupportedLayerError,
         WeightsError,
     )
-    from acert_zoo.model import AcertModel, load_model
-    from acert_zoo.registry import ModelInfo, list_models, model_info
-    from acert_zoo.samples import sample_data
+    from acert_zoo.zoo.model import AcertModel, load_model
+    from acert_zoo.zoo.registry import ModelInfo, list_models, model_info
 
 _HOMES = {
-    "adversary": ("attack",),
-    "cascade": ("Cascade",),
-    "certificates": ("Certificates",),
-    "certification": ("certify",),
+    "attacks.attack": ("attack",),
+    "cascades.cascade": ("Cascade",),
+    "certificates.results": ("Certificates",),
+    "certificates.certify": ("certify",),
     "errors": (
         "AcertZooError",
         "CertificateFileError",
@@ -50,9 +50,9 @@ _HOMES = {
         "UnsupportedLayerError",
         "WeightsError",
     ),
-    "model": ("AcertModel", "load_model"),
-    "registry": ("ModelInfo", "list_models", "model_info"),
-    "samples": ("sample_data",),
+    "zoo.model": ("AcertModel", "load_model"),
+    "zoo.registry": ("ModelInfo", "list_models", "model_info"),
+    "data.samples": ("sample_data",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

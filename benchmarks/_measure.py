@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import acert_zoo
-from acert_zoo import data
+from acert_zoo.data import datasets
 from acert_zoo.errors import DatasetNotFoundError
 
 
@@ -48,8 +48,8 @@ def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
 def test_images(name: str, n: int) -> tuple[Tensor, Tensor, str]:
     """The first n test images, or the bundled ones (repeated) where the full data set is not on this machine."""
     try:
-        arrays, labels = data.load_split(name, "test")
-        return data.to_pixels(arrays[:n].copy()), torch.from_numpy(labels[:n].copy()), f"{name} test"
+        arrays, labels = datasets.load_split(name, "test")
+        return datasets.to_pixels(arrays[:n].copy()), torch.from_numpy(labels[:n].copy()), f"{name} test"
     except DatasetNotFoundError:
         images, targets = acert_zoo.sample_data(name)
         index = torch.arange(n) % len(images)

@@ -26,13 +26,13 @@ import click
 import torch
 
 import acert_zoo
-from acert_zoo import data
-from acert_zoo.bounds.crown_rigorous import CROWN_METHODS
-from acert_zoo.bounds.lirpa_radius import certified_radius_lirpa
+from acert_zoo.bounds.crown_radius import certified_radius_lirpa
+from acert_zoo.bounds.radius_search import certified_radius
+from acert_zoo.bounds.rigorous_crown import CROWN_METHODS
+from acert_zoo.data import datasets
 from acert_zoo.errors import AcertZooError
-from acert_zoo.exact import parse_eps
-from acert_zoo.network import trace
-from acert_zoo.radius import certified_radius
+from acert_zoo.exact_numbers import parse_eps
+from acert_zoo.network.tracing import trace
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs" / "bounds.md"
@@ -44,7 +44,7 @@ EPS = {"cifar10": ("2/255", "8/255"), "mnist": ("0.1", "0.3"), "tinyimagenet": (
 def test_images(dataset: str, n: int) -> tuple[torch.Tensor, torch.Tensor, str]:
     """The first n test images as float32 pixels, their labels, and which set they are from."""
     try:
-        images, labels = data.load_split(dataset, "test")
+        images, labels = datasets.load_split(dataset, "test")
         pixels = torch.from_numpy(images[:n].copy()).permute(0, 3, 1, 2).float() / 255
         return pixels.contiguous(), torch.from_numpy(labels[:n].copy()).long(), "test set"
     except AcertZooError:

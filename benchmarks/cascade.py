@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 import acert_zoo
-from acert_zoo import Cascade, architectures
+from acert_zoo import Cascade
+from acert_zoo.network import architectures
 
 
 def untrained() -> Cascade:

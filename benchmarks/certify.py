@@ -17,10 +17,10 @@ from _measure import interleaved, median_ratio, report, seconds, test_images
 from torch import Tensor, nn
 
 import acert_zoo
-from acert_zoo.bounds import _lirpa_compat
+from acert_zoo.bounds import auto_lirpa_compat
 from acert_zoo.bounds.ibp import robust_margin
-from acert_zoo.bounds.rigorous import RigorousNetwork
-from acert_zoo.network import trace
+from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
+from acert_zoo.network.tracing import trace
 
 XTOL, RTOL = 1e-8, 1e-5
 MAX_ITERATIONS = 100
@@ -31,7 +31,7 @@ class Reference:
     """Radii by auto-LiRPA and Brent's method; counts its whole-batch evaluations."""
 
     def __init__(self, model: nn.Module, input_shape: tuple[int, ...], num_classes: int, batch_size: int) -> None:
-        self.library = _lirpa_compat.load()
+        self.library = auto_lirpa_compat.load()
         self.bounded = self.library.BoundedModule(model, torch.zeros(1, *input_shape), device="cpu")
         self.model, self.num_classes, self.batch_size, self.evaluations = model, num_classes, batch_size, 0
 

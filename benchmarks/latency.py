@@ -17,7 +17,7 @@ import torch
 from _measure import interleaved, median_ratio, report
 
 import acert_zoo
-from acert_zoo.serving import predict_certified
+from acert_zoo.bounds.certified_prediction import predict_certified
 
 
 def command_line(model: str, image: torch.Tensor, turns: int) -> dict[str, list[float]]:

@@ -3,7 +3,8 @@
 For each model: certify images, then attack at 99.9 % of each certified radius by rounds of random corners, random
 points, projected gradient descent (each gate's margin included, for cascades) and float-neighbour search about what
 these found. Every point lies exactly in its box. An answer other than the certified one, confirmed as
-`acert_zoo.judge` says, is a violation; there must be none, and the exit status is 1 if there is one.
+`acert_zoo.attacks.adversarial_check` says, is a violation; there must be none, and the exit status is 1 if there is
+one.
 
 Finished rounds are kept in a state file (one JSON line each): the same command goes on where it stopped.
 """
@@ -25,11 +26,9 @@ import torch
 from torch import Tensor, nn
 
 import acert_zoo
-from acert_zoo import data
-from acert_zoo.attack_box import attack_box, inside
-from acert_zoo.errors import AcertZooError
-from acert_zoo.judge import Judge
-from acert_zoo.pgd import (
+from acert_zoo.attacks.adversarial_check import Judge
+from acert_zoo.attacks.exact_box import attack_box, inside
+from acert_zoo.attacks.pgd import (
     Objective,
     descend,
     entropy_objective,
@@ -38,6 +37,8 @@ from acert_zoo.pgd import (
     random_corners,
     random_points,
 )
+from acert_zoo.data import datasets
+from acert_zoo.errors import AcertZooError
 
 SHARE = 0.999  # of each certified radius
 STEPS = 10
@@ -120,8 +121,8 @@ def bundled_images(dataset: str, n: int, data_root: str | None) -> tuple[Tensor,
     """n test images: of the full data set where its folder is named, else the bundled ones."""
     if data_root is None:
         return acert_zoo.sample_data(dataset, n=None if n >= len(acert_zoo.sample_data(dataset)[1]) else n)
-    images, labels = data.load_split(dataset, "test", data_root)
-    return data.to_pixels(images[:n].copy()), torch.from_numpy(labels[:n].copy())
+    images, labels = datasets.load_split(dataset, "test", data_root)
+    return datasets.to_pixels(images[:n].copy()), torch.from_numpy(labels[:n].copy())
 
 
 def read_state(path: Path) -> list[Round]:

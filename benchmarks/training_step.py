@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 import acert_zoo
-from acert_zoo import data
+from acert_zoo.data import datasets
 from acert_zoo.errors import DatasetNotFoundError
 from training.loop import Trainer
 from training.recipe import Recipe, load_recipe
@@ -35,14 +35,14 @@ def small_root(folder: Path, recipe: Recipe, n: int) -> str:
     On a machine without the data set the bundled sample images, repeated, stand for them: only time is measured.
     """
     try:
-        images, labels = data.load_split(recipe.dataset, "train")
+        images, labels = datasets.load_split(recipe.dataset, "train")
     except DatasetNotFoundError:
         samples, targets = acert_zoo.sample_data(recipe.dataset)
         index = torch.arange(n) % len(samples)
         images = (samples[index] * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         labels = targets[index].numpy()
-    total = n + data.VALIDATION_SIZE
-    mine = np.sort(np.random.default_rng(0).permutation(total)[: -data.VALIDATION_SIZE])
+    total = n + datasets.VALIDATION_SIZE
+    mine = np.sort(np.random.default_rng(0).permutation(total)[: -datasets.VALIDATION_SIZE])
     (folder / recipe.dataset).mkdir()
     for name, values in (("images", images), ("labels", labels)):
         array = np.zeros((total, *values.shape[1:]), values.dtype)

@@ -1,4 +1,4 @@
-"""Makes acert_zoo/sample_data from the data sets: `python scripts/make_samples.py [--data-root DIR]`.
+"""Makes acert_zoo/data/sample_images from the data sets: `python scripts/make_samples.py [--data-root DIR]`.
 
 Chosen without looking at any model: of every class (Tiny ImageNet: of every tenth class) the first test images, in
 rounds of one per class. CIFAR-10 images that the data set's meta.json lists under `test_inexact` are passed over.
@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from acert_zoo._files import write_atomically
-from acert_zoo.data import dataset_info, inexact_test_images, load_split, read_meta
-from acert_zoo.samples import FOLDER
+from acert_zoo.data.datasets import dataset_info, inexact_test_images, load_split, read_meta
+from acert_zoo.data.samples import FOLDER
 
 CLASS_ROUNDS = {"cifar10": (range(10), 10), "mnist": (range(10), 10), "tinyimagenet": (range(0, 200, 10), 1)}
 SOURCES = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.support_hub import ConnectedServer, connected
+from tests.support.hub import ConnectedServer, connected
 
 settings.register_profile("acert_zoo", deadline=None, print_blob=True)
 settings.load_profile("acert_zoo")

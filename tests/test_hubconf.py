@@ -16,10 +16,10 @@ import pytest
 import torch
 
 import acert_zoo
-from acert_zoo import hub_entries, registry
 from acert_zoo.errors import InvalidInputError, UnknownNameError
-from acert_zoo.records import Metric
-from tests.support_models import record_of, small_model
+from acert_zoo.zoo import hub_entries, registry
+from acert_zoo.zoo.model_info import Metric
+from tests.support.models import record_of, small_model
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = torch.linspace(0, 1, 2 * 3 * 8 * 8).view(2, 3, 8, 8)

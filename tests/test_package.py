@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import acert_zoo
-from acert_zoo.verification import verify_file
+from acert_zoo.certificates.verify import verify_file
 
 ROOT = Path(__file__).resolve().parents[1]
 MEGABYTE = 1_000_000
@@ -48,7 +48,9 @@ def shipped_data() -> set[str]:
     """Registry, weights and sample images, relative to the repository."""
     registry = json.loads((ROOT / "acert_zoo" / "zoo.json").read_text())
     weights = {f"acert_zoo/{record['file']}" for record in registry["models"] if record["file"]}
-    samples = {p.relative_to(ROOT).as_posix() for p in (ROOT / "acert_zoo" / "sample_data").iterdir() if p.is_file()}
+    samples = {
+        p.relative_to(ROOT).as_posix() for p in (ROOT / "acert_zoo" / "data" / "sample_images").iterdir() if p.is_file()
+    }
     return {"acert_zoo/zoo.json", "acert_zoo/py.typed", *weights, *samples}
 
 

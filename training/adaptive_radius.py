@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from acert_zoo.bounds.ibp import robust_margin
-from acert_zoo.network import Network
+from acert_zoo.network.graph import Network
 from training.distributed import gather_over_ranks
 
 EXPONENT = 1.4  # of the drop, until a sample has two points (measured: 1.0 for small radii, up to 2 for large ones)

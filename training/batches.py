@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from acert_zoo import data
+from acert_zoo.data import datasets
 from acert_zoo.errors import InvalidInputError
 from training import distributed
 from training.augmentation import augment, draw
@@ -33,7 +33,7 @@ class Batches:
 
     def __init__(self, recipe: Recipe, data_root: str | None, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
-        images, labels = data.load_split(recipe.dataset, "train", data_root)
+        images, labels = datasets.load_split(recipe.dataset, "train", data_root)
         self.images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
         self.labels = torch.from_numpy(labels).to(device)
         self.steps_per_epoch = len(labels) // recipe.batch_size

@@ -13,7 +13,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from acert_zoo.records import Metric, ModelInfo
+from acert_zoo.zoo.model_info import Metric, ModelInfo
 from training.card_facts import CASCADE_ROUNDING_TEXT, DATASETS, METHOD_TEXT, PAPER_BIBTEX, ROUNDING_TEXT
 from training.evaluation import exact_radius, floor_text
 from training.figures import PRETTY

@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import click
 
-from acert_zoo import registry
 from acert_zoo.errors import AcertZooError
-from acert_zoo.records import ModelInfo
+from acert_zoo.zoo import registry
+from acert_zoo.zoo.model_info import ModelInfo
 from training import card_text, tradeoff
 from training.card_facts import SHORT_METHOD
 from training.card_text import certified, percent

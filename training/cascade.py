@@ -28,13 +28,15 @@ from rich.progress import track
 from torch import Tensor
 
 import acert_zoo
-from acert_zoo import Cascade, data, registry
+from acert_zoo import Cascade
+from acert_zoo.bounds.radius_search import RadiusSearch
+from acert_zoo.data import datasets
 from acert_zoo.errors import AcertZooError, InvalidInputError
-from acert_zoo.exact import parse_eps
-from acert_zoo.model import AcertModel
-from acert_zoo.network import trace
-from acert_zoo.radius import RadiusSearch
-from acert_zoo.records import ModelInfo
+from acert_zoo.exact_numbers import parse_eps
+from acert_zoo.network.tracing import trace
+from acert_zoo.zoo import registry
+from acert_zoo.zoo.model import AcertModel
+from acert_zoo.zoo.model_info import ModelInfo
 from training import cards, tradeoff
 from training.cascade_search import Candidate, Measured, choose, search
 from training.evaluate import evaluate_with_bar, summary
@@ -79,8 +81,8 @@ def measure_cached(model: AcertModel, images: Tensor, cache: Path, *, show: bool
 
 def validation(dataset: str, data_root: str | None) -> tuple[Tensor, np.ndarray]:
     """The validation split as float32 pixels and labels."""
-    images, labels = data.load_split(dataset, "val", data_root)
-    return data.to_pixels(np.array(images)), np.array(labels)
+    images, labels = datasets.load_split(dataset, "val", data_root)
+    return datasets.to_pixels(np.array(images)), np.array(labels)
 
 
 def members_of(dataset: str) -> list[ModelInfo]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acert_zoo.network import BatchNorm, Network
+from acert_zoo.network.graph import BatchNorm, Network
 from training import distributed
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from acert_zoo.bounds.ibp import Ball, Interval
 from acert_zoo.errors import UnsupportedLayerError
-from acert_zoo.network import Add, AvgPool, Conv, Flatten, Linear, Network, Normalize, ReLU
+from acert_zoo.network.graph import Add, AvgPool, Conv, Flatten, Linear, Network, Normalize, ReLU
 
 
 def backward_margins(network: Network, box: Interval, labels: Tensor, preactivations: list[Ball]) -> Tensor:

@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
-from acert_zoo import data
-from acert_zoo.certification import certify
+from acert_zoo.certificates.certify import certify
+from acert_zoo.data import datasets
 from acert_zoo.errors import AcertZooError, InvalidInputError
 from training import distributed
 from training.evaluation import Evaluation, differences, floor_text, store_evaluation
@@ -41,7 +41,7 @@ def inexact_test_images(dataset: str, data_root: str | None) -> tuple[int, ...]:
     """Indices of test images that the local copy of the data set itself declares to be approximations (meta.json)."""
     import json
 
-    root = data_root or os.environ.get(data.DATA_ENVIRONMENT_VARIABLE)
+    root = data_root or os.environ.get(datasets.DATA_ENVIRONMENT_VARIABLE)
     meta = Path(root) / dataset / "meta.json" if root else None
     if meta is None or not meta.is_file():
         return ()
@@ -78,7 +78,7 @@ def evaluate(
     `model` takes raw pixels in [0, 1], in eval mode. Every process returns the whole result.
     """
     began = time.monotonic()
-    images, labels = data.load_split(dataset, "test", data_root)
+    images, labels = datasets.load_split(dataset, "test", data_root)
     total = len(labels)
     if limit is not None and limit < 1:
         raise InvalidInputError(f"limit is {limit}; a positive number of images is meant")
@@ -90,7 +90,7 @@ def evaluate(
         part = slice(start, min(start + CHUNK, n))
         result = certify(
             model,
-            data.to_pixels(np.array(images[part])),
+            datasets.to_pixels(np.array(images[part])),
             torch.from_numpy(np.array(labels[part])),
             method="ibp",
             rounding=rounding,
@@ -125,7 +125,7 @@ def evaluate(
 def evaluate_with_bar(model: nn.Module, dataset: str, *, show: bool = True, **options: Any) -> Evaluation:
     """`evaluate` under a progress bar (on a terminal, in the first process only)."""
     console = Console(stderr=True)
-    total = options.get("limit") or len(data.load_split(dataset, "test", options.get("data_root"))[1])
+    total = options.get("limit") or len(datasets.load_split(dataset, "test", options.get("data_root"))[1])
     with Progress(console=console, disable=not (show and console.is_terminal), transient=True) as bar:
         task = bar.add_task(f"certifying {dataset}", total=total)
         return evaluate(model, dataset, progress=lambda k: bar.advance(task, k), **options)
@@ -174,7 +174,7 @@ def run_subject(run: Path) -> Subject:
 
 
 def zoo_subject(name: str) -> Subject:
-    from acert_zoo.model import load_model
+    from acert_zoo.zoo.model import load_model
 
     model = load_model(name)
     info = model.info
@@ -189,7 +189,7 @@ def put_into_zoo(zoo: ZooFolder, evaluation: Evaluation) -> None:
     Raises:
         InvalidInputError: the stored evaluation counts more images.
     """
-    from acert_zoo import registry
+    from acert_zoo.zoo import registry
     from training import cards
 
     info = next(
@@ -209,7 +209,7 @@ def put_into_zoo(zoo: ZooFolder, evaluation: Evaluation) -> None:
 
 def one_per_dataset() -> list[str]:
     """The first certified model of each data set in the registry, by name."""
-    from acert_zoo import registry
+    from acert_zoo.zoo import registry
 
     infos = [registry.model_info(name) for name in reversed(registry.list_models())]
     return sorted({str(i.dataset): i.name for i in infos if i.kind == "model" and i.method != "standard"}.values())

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from acert_zoo import data
+from acert_zoo.data import datasets
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.exact import parse_eps, round_down
+from acert_zoo.exact_numbers import parse_eps, round_down
 from training.zoo_folder import ZooFolder, dump_json, write_atomic
 
 SCHEMA_VERSION = 1
@@ -130,7 +130,7 @@ class Evaluation:
                     **common,
                     **proof,
                 }
-                for eps in data.dataset_info(self.dataset).reported_eps
+                for eps in datasets.dataset_info(self.dataset).reported_eps
             ),
         ]
 

@@ -25,10 +25,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from acert_zoo import architectures, data, registry, weights
+from acert_zoo.data import datasets
 from acert_zoo.errors import AcertZooError, InvalidInputError, WeightsError
-from acert_zoo.fingerprint import compute_fingerprint
-from acert_zoo.network import Affine, BatchNorm, trace
+from acert_zoo.network import architectures
+from acert_zoo.network.graph import Affine, BatchNorm
+from acert_zoo.network.tracing import trace
+from acert_zoo.zoo import registry, weights
+from acert_zoo.zoo.expected_logits import compute_fingerprint
 from training import cards
 from training.evaluate import evaluate_with_bar, summary
 from training.evaluation import Evaluation, store_evaluation
@@ -63,7 +66,7 @@ def trained_model(recipe: Recipe, state: Mapping[str, Any]) -> nn.Module:
 
 def arch_arguments(recipe: Recipe) -> dict[str, Any]:
     """Every argument of the deployed architecture: the recipe's, and the data set's shape, classes, mean and std."""
-    info = data.dataset_info(recipe.dataset)
+    info = datasets.dataset_info(recipe.dataset)
     return {
         "input_shape": list(info.input_shape),
         "num_classes": info.num_classes,
@@ -206,8 +209,8 @@ def export(
         )
     trained = trained_model(recipe, state)
     model = fold(trained, architectures.build(recipe.arch, **arch_arguments(recipe)))
-    validation, _ = data.load_split(recipe.dataset, "val", data_root)
-    worst = check_folding(trained, model, data.to_pixels(np.array(validation[:1000])))
+    validation, _ = datasets.load_split(recipe.dataset, "val", data_root)
+    worst = check_folding(trained, model, datasets.to_pixels(np.array(validation[:1000])))
     log(f"folded; logits differ by {worst:.1g} relative on validation images")
     training = provenance(run, recipe, state)
     metadata = {
@@ -222,7 +225,7 @@ def export(
     sha256 = hashlib.sha256(content).hexdigest()
     versions = [m for m in registry.read_registry(zoo.registry) if m.name == name]
     same = next((m for m in versions if m.sha256 == sha256), None)
-    if same is not None and measured(same) >= (limit or len(data.load_split(recipe.dataset, "test", data_root)[1])):
+    if same is not None and measured(same) >= (limit or len(datasets.load_split(recipe.dataset, "test", data_root)[1])):
         write_atomic(zoo.checkpoint(name, same.version), content)
         cards.render_all(zoo)
         return Exported(same, False, None)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from acert_zoo import data
-from acert_zoo.exact import parse_eps
+from acert_zoo.data import datasets
+from acert_zoo.exact_numbers import parse_eps
 from training.evaluation import exact_radius
 from training.paper_reference import PAPER
 
@@ -254,7 +254,7 @@ def _certified(figure: Figure, axes: Axes, points: Sequence[Point], style: Theme
         figure, "Certified accuracy against eps", f"{PRETTY.get(dataset, dataset)}, {_counted(points)}", style
     )  # fmt: skip
     scale, unit = (255, "/255") if eps_max.endswith("/255") else (1, "")
-    reported = data.dataset_info(dataset).reported_eps
+    reported = datasets.dataset_info(dataset).reported_eps
     first = float(parse_eps(reported[0]))
     shown = sorted((p for p in points if p.curve_eps), key=lambda p: -_at(p, first))
     cascades = [p.name for p in shown if p.method == "cascade"]

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acert_zoo import architectures, data
-from acert_zoo.network import trace
+from acert_zoo.data import datasets
+from acert_zoo.network import architectures
+from acert_zoo.network.tracing import trace
 from training import distributed, regularizers, schedules
 from training.batches import Batches, generator
 from training.clean_pass import update_running_statistics
@@ -38,7 +39,7 @@ CHECK_EVERY = 20  # steps between looks at device tensors and votes among ranks;
 
 def build_model(recipe: Recipe) -> nn.Module:
     """The recipe's network with BatchNorm, initialised as the recipe says, channels_last, on the CPU."""
-    info = data.dataset_info(recipe.dataset)
+    info = datasets.dataset_info(recipe.dataset)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = architectures.build(

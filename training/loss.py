@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acert_zoo.bounds.ibp import Ball, Interval, input_box, margin_bounds, propagate, smallest_margin
-from acert_zoo.network import Network, Normalize
+from acert_zoo.network.graph import Network, Normalize
 from training import regularizers
 from training.clean_pass import CleanPass, clean_pass
 from training.recipe import Recipe

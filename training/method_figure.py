@@ -21,8 +21,9 @@ from torch import Tensor
 
 import acert_zoo
 from acert_zoo.bounds.ibp import robust_margin
-from acert_zoo.data import dataset_info
-from acert_zoo.network import Network, trace
+from acert_zoo.data.datasets import dataset_info
+from acert_zoo.network.graph import Network
+from acert_zoo.network.tracing import trace
 from training.adaptive_radius import adaptive_radius
 from training.figures import THEMES, Theme
 

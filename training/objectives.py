@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from acert_zoo.bounds.ibp import Ball, Interval
-from acert_zoo.network import Network
+from acert_zoo.network.graph import Network
 from training import crown_ibp as crown
 from training import sabr as small_boxes
 from training.adaptive_radius import adaptive_radius

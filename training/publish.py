@@ -24,10 +24,11 @@ from huggingface_hub import CommitOperationAdd, EvalResultEntry, HfApi, eval_res
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.hf_api import RepoFile
 
-from acert_zoo import certificate_file, locations, registry, weights
-from acert_zoo.certificate_file import Line
+from acert_zoo.certificates import file
+from acert_zoo.certificates.file import Line
 from acert_zoo.errors import AcertZooError, CertificateFileError, InvalidInputError, UnknownNameError
-from acert_zoo.records import ModelInfo
+from acert_zoo.zoo import registry, resolve, weights
+from acert_zoo.zoo.model_info import ModelInfo
 from training import card_text, cards, tradeoff
 from training.card_facts import DATASETS
 from training.evaluation import RADIUS_ATOL, RADIUS_RTOL
@@ -71,12 +72,12 @@ def eval_results(info: ModelInfo) -> str:
 
 def certificates(config: bytes, content: bytes, kind: str, dataset: str) -> bytes:
     """Certificates of the bundled test images, from the very bytes that are published."""
-    from acert_zoo.certification import certify
-    from acert_zoo.model import load_model
-    from acert_zoo.samples import sample_data
+    from acert_zoo.certificates.certify import certify
+    from acert_zoo.data.samples import sample_data
+    from acert_zoo.zoo.model import load_model
 
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / locations.CONFIG_NAME).write_bytes(config)
+        (Path(folder) / resolve.CONFIG_NAME).write_bytes(config)
         (Path(folder) / _weights_name(kind)).write_bytes(content)
         result = certify(load_model(folder), *sample_data(dataset))
         result.save(Path(folder) / CERTIFICATES)
@@ -84,20 +85,20 @@ def certificates(config: bytes, content: bytes, kind: str, dataset: str) -> byte
 
 
 def _weights_name(kind: str) -> str:
-    return locations.CASCADE_NAME if kind == "cascade" else locations.WEIGHTS_NAME
+    return resolve.CASCADE_NAME if kind == "cascade" else resolve.WEIGHTS_NAME
 
 
 def build_files(zoo: ZooFolder, info: ModelInfo, repo_id: str) -> dict[str, bytes]:
     """Every file of the repository: path -> content. The weights are checked against the registry's digest."""
     content = weights.read_verified(zoo.package / str(info.file), info.sha256, info.size)
-    config = locations.format_config(info).encode()
+    config = resolve.format_config(info).encode()
     points = tradeoff.registry_points(zoo).get(str(info.dataset), [])
     marked = any(p.name == info.name for p in points)
     versions = next(v for newest, v in cards.newest(zoo) if newest.name == info.name)
     card = cards.card(zoo, info, versions, figure=FIGURE if marked else None, figure_form="png", repo_id=repo_id)
     files = {
         "README.md": card.encode(),
-        locations.CONFIG_NAME: config,
+        resolve.CONFIG_NAME: config,
         _weights_name(info.kind): content,
         CERTIFICATES: certificates(config, content, info.kind, str(info.dataset)),
         "metrics.json": _metrics(zoo, info),
@@ -120,7 +121,7 @@ def _metrics(zoo: ZooFolder, info: ModelInfo) -> bytes:
 def same_certificates(one: bytes, other: bytes) -> bool:
     """Whether two certificate files say the same, but for when and how fast they were made (radii to 1e-5)."""
     try:
-        a, b = certificate_file.parse(one), certificate_file.parse(other)
+        a, b = file.parse(one), file.parse(other)
     except CertificateFileError:
         return False
     if a.header.differences(b.header) or len(a.lines) != len(b.lines):

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from acert_zoo.architectures import ARCHITECTURES
-from acert_zoo.data import DATASETS, parse_float
+from acert_zoo.data.datasets import DATASETS, parse_float
 from acert_zoo.errors import InvalidInputError, UnknownNameError
+from acert_zoo.network.architectures import ARCHITECTURES
 
 RECIPES = Path(__file__).with_name("recipes")
 

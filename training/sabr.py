@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acert_zoo.network import Network
+from acert_zoo.network.graph import Network
 
 
 def attack(

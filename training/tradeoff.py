@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import click
 
-from acert_zoo import registry
 from acert_zoo.errors import AcertZooError, InvalidInputError
+from acert_zoo.zoo import registry
 from training.figures import THEMES, Point, digest, draw
 from training.zoo_folder import ZooFolder, write_atomic
 

@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from acert_zoo import data
+from acert_zoo.data import datasets
 from acert_zoo.errors import AcertZooError, InvalidInputError, UnknownNameError
 from training import distributed
 from training.loop import Trainer
@@ -131,7 +131,7 @@ def run(
     device = choose_device(device_name)
     distributed.initialize(device.type)
     with distributed.first_process_of_machine():  # it alone downloads and converts a data set that is not there yet
-        data.load_split(recipe.dataset, "val", data_root)
+        datasets.load_split(recipe.dataset, "val", data_root)
     trainer = Trainer(recipe, data_root, device)
     if resume:
         folder = RunFolder(resume)

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from acert_zoo import data
 from acert_zoo.bounds.ibp import robust_margin
-from acert_zoo.network import trace
+from acert_zoo.data import datasets
+from acert_zoo.network.tracing import trace
 from training import distributed
 from training.batches import pixels
 from training.recipe import Recipe
@@ -22,7 +22,7 @@ class Validation:
     """The held-out images (the first `recipe.validation_images` of them) on `device`, shared out among the ranks."""
 
     def __init__(self, recipe: Recipe, data_root: str | None, device: torch.device) -> None:
-        images, labels = data.load_split(recipe.dataset, "val", data_root)
+        images, labels = datasets.load_split(recipe.dataset, "val", data_root)
         self.total = min(recipe.validation_images, len(labels))
         mine = slice(distributed.rank(), self.total, distributed.world_size())
         self.images = torch.from_numpy(np.ascontiguousarray(images[mine])).to(device)
@@ -38,8 +38,8 @@ class Validation:
         """
         network = trace(model).fold_batchnorm().detach()
         eps_max = self.recipe.radius.eps_max_value
-        reported = data.dataset_info(self.recipe.dataset).reported_eps
-        radii = [eps_max * share for share in GRID] + [data.parse_float(e) for e in reported]
+        reported = datasets.dataset_info(self.recipe.dataset).reported_eps
+        radii = [eps_max * share for share in GRID] + [datasets.parse_float(e) for e in reported]
         counts = torch.zeros(1 + len(radii), device=self.labels.device)
         for start in range(0, len(self.labels), BATCH):
             counts += self._count(

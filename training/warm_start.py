@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import acert_zoo
 from acert_zoo.errors import AcertZooError, InvalidInputError
-from acert_zoo.network import Affine
-from acert_zoo.tracing import trace
+from acert_zoo.network.graph import Affine
+from acert_zoo.network.tracing import trace
 from training.batches import pixels
 from training.run_folder import RunError, RunFolder
 

@@ -1,1 +1,0 @@
-"""Bounds on network outputs over a box of inputs: IBP, rounding-sound IBP, auto-LiRPA."""

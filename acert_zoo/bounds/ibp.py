@@ -1,5 +1,5 @@
 """Interval bound propagation (Gowal et al. 2018, arXiv 1810.12715): the one implementation that training and
-certification share. Differentiable, in the dtype of its inputs, rounding *not* controlled (see `rigorous.py`).
+certification share. Differentiable, in the dtype of its inputs, rounding *not* controlled (see `rigorous_ibp.py`).
 
 For an affine layer with centre m = (lo + hi)/2 and half-width r = (hi - lo)/2 of its input box:
     centre' = W m + b,   half-width' = |W| r.
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from acert_zoo.errors import UnsupportedLayerError
-from acert_zoo.network import (
+from acert_zoo.network.graph import (
     Add,
     Affine,
     AvgPool,

@@ -14,13 +14,13 @@ from acert_zoo.cli.inputs import data_options, read_inputs, read_model
 from acert_zoo.cli.numbers import parse_share
 from acert_zoo.cli.terminal import print_json, progress_bar
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.exact import parse_eps
+from acert_zoo.exact_numbers import parse_eps
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from acert_zoo.adversary import AttackReport
-    from acert_zoo.certificates import Certificates
+    from acert_zoo.attacks.attack import AttackReport
+    from acert_zoo.certificates.results import Certificates
     from acert_zoo.cli.inputs import Inputs
 
 METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown", "best")
@@ -101,7 +101,7 @@ def certify(**options: Any) -> int:
 
 
 def _attack(model: nn.Module, inputs: Inputs, result: Certificates) -> AttackReport:
-    from acert_zoo.adversary import attack_certificates
+    from acert_zoo.attacks.attack import attack_certificates
 
     return attack_certificates(model, inputs.images, result)
 

@@ -9,7 +9,7 @@ import click
 from acert_zoo._files import check_output_file
 from acert_zoo.cli.inputs import data_options, read_inputs
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.exact import parse_eps
+from acert_zoo.exact_numbers import parse_eps
 
 
 @click.command()
@@ -49,12 +49,12 @@ def export(
 
     model = load_model(name)
     if onnx is not None:
-        from acert_zoo.onnx_io import export_onnx
+        from acert_zoo.network.onnx_files import export_onnx
 
         export_onnx(model, onnx)
         click.echo(f"wrote {onnx}")
     if vnnlib is not None:
-        from acert_zoo.vnnlib_io import export_vnnlib
+        from acert_zoo.network.vnnlib import export_vnnlib
 
         inputs = read_inputs(
             model.info, model.input_shape, (), data=data, split=split, limit=limit, data_root=data_root

@@ -15,7 +15,7 @@ from acert_zoo.errors import InvalidInputError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from acert_zoo.records import ModelInfo
+    from acert_zoo.zoo.model_info import ModelInfo
 
 SPLITS = ("train", "val", "test")
 DATASETS = ("mnist", "fashionmnist", "cifar10", "tinyimagenet")  # as in data.py, which imports NumPy
@@ -55,7 +55,7 @@ def read_model(model: str | None, onnx: Path | None) -> nn.Module:
         from acert_zoo import load_model
 
         return load_model(model)
-    from acert_zoo.onnx_io import load_onnx
+    from acert_zoo.network.onnx_files import load_onnx
 
     return load_onnx(str(onnx))
 
@@ -101,7 +101,7 @@ def _image_files(
 ) -> Inputs:
     import torch
 
-    from acert_zoo.image_files import image_paths, load_images
+    from acert_zoo.data.image_files import image_paths, load_images
 
     if input_shape is None:
         raise InvalidInputError("the model does not say which image size it takes; use --data")
@@ -141,7 +141,7 @@ def _dataset(name: str, split: str, limit: int | None, data_root: str | None) ->
     import numpy as np
     import torch
 
-    from acert_zoo.data import load_split, to_pixels
+    from acert_zoo.data.datasets import load_split, to_pixels
 
     images, labels = load_split(name, split, data_root)
     images, labels = np.array(images[:limit]), labels[:limit]  # copied: memory maps are read-only

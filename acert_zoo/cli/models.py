@@ -11,7 +11,7 @@ from acert_zoo.cli.numbers import down
 from acert_zoo.cli.terminal import print_facts, print_json, print_table
 
 if TYPE_CHECKING:
-    from acert_zoo.records import Metric, ModelInfo
+    from acert_zoo.zoo.model_info import Metric, ModelInfo
 
 
 @click.command("list")
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def list_(dataset: str | None, as_json: bool) -> None:
     """List the models of the zoo with their test-set figures."""
-    from acert_zoo.registry import list_models, model_info
+    from acert_zoo.zoo.registry import list_models, model_info
 
     infos = [model_info(name) for name in list_models(dataset)]
     if as_json:
@@ -37,7 +37,7 @@ def list_(dataset: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def show(name: str, as_json: bool) -> None:
     """Show all that is recorded of the model NAME."""
-    from acert_zoo.registry import model_info
+    from acert_zoo.zoo.registry import model_info
 
     info = model_info(name)
     if as_json:

@@ -12,14 +12,14 @@ import click
 
 from acert_zoo.cli.numbers import down, duration, percent, radius, up
 from acert_zoo.cli.terminal import print_facts, print_table, printable
-from acert_zoo.data import DATASETS
-from acert_zoo.exact import parse_eps
+from acert_zoo.data.datasets import DATASETS
+from acert_zoo.exact_numbers import parse_eps
 
 if TYPE_CHECKING:
-    from acert_zoo.adversary import AttackReport
-    from acert_zoo.certificates import Certificates
+    from acert_zoo.attacks.attack import AttackReport
+    from acert_zoo.certificates.results import Certificates
     from acert_zoo.cli.inputs import Inputs
-    from acert_zoo.records import ModelInfo
+    from acert_zoo.zoo.model_info import ModelInfo
 
 ROWS = 10
 _MEANING = {
@@ -141,7 +141,7 @@ class Report:
         return row
 
     def _class(self, label: int) -> str:
-        from acert_zoo.samples import sample_info, sample_sets
+        from acert_zoo.data.samples import sample_info, sample_sets
 
         dataset = self.inputs.dataset or (self.info.dataset if self.info else None)
         classes = sample_info(dataset).classes if dataset in sample_sets() else ()

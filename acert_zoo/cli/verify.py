@@ -12,12 +12,12 @@ from acert_zoo.cli.inputs import DATASETS, SPLITS, read_model
 from acert_zoo.cli.numbers import duration
 from acert_zoo.cli.terminal import print_facts, print_json, printable, progress_bar
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.registry import list_models
+from acert_zoo.zoo.registry import list_models
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from acert_zoo.verification import VerifyReport
+    from acert_zoo.certificates.verify import VerifyReport
 
 
 @click.command()
@@ -51,12 +51,12 @@ def verify(
         raise click.UsageError("Name --images or --data, not both.")
     if split and not data:
         raise click.UsageError("--split is for --data; the split that FILE names is used.")
-    from acert_zoo.certificate_file import read_file
+    from acert_zoo.certificates.file import read_file
 
     certificates = read_file(file, keep_altered=True)  # refuses what is no certificate file before torch is imported
     given = _given_model(certificates.header.model, model, onnx)
 
-    from acert_zoo.verification import verify_file
+    from acert_zoo.certificates.verify import verify_file
 
     source: Mapping[str, Tensor] | str | None = images
     if data is not None:
@@ -85,7 +85,7 @@ def _given_model(recorded: str | None, model: str | None, onnx: Path | None) -> 
 
 def _dataset_images(name: str, split: str, data_root: str | None, ids: list[str]) -> Mapping[str, Tensor]:
     """The images of a data set whose indices are among `ids`."""
-    from acert_zoo.data import load_split, to_pixels
+    from acert_zoo.data.datasets import load_split, to_pixels
 
     arrays, _ = load_split(name, split, data_root)
     indices = [int(text) for text in ids if text.isascii() and text.isdecimal() and int(text[:12]) < len(arrays)]

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from acert_zoo.network import Network, trace
-from tests.support_models import SHAPE, small_model
+from acert_zoo.network.graph import Network
+from acert_zoo.network.tracing import trace
+from tests.support.models import SHAPE, small_model
 
 
 @pytest.fixture(scope="module")

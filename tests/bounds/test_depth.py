@@ -13,14 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from acert_zoo.bounds import blocked, rules
-from acert_zoo.bounds.blocked import BLOCK
+from acert_zoo.bounds import blocked_sums as blocked
+from acert_zoo.bounds import real_sound as rules
+from acert_zoo.bounds.blocked_sums import BLOCK
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.preconditions import U64
-from acert_zoo.network import Affine, Conv, Linear
-from tests import support_cases as cases
-from tests import support_rational as exact
-from tests.support_blas import HostileBlas
+from acert_zoo.network.graph import Affine, Conv, Linear
+from tests.support import cases as cases
+from tests.support import rational as exact
+from tests.support.blas import HostileBlas
 
 LOST = (1 - 2.0**-10) * U64  # 1 + LOST is rounded to 1
 
@@ -44,8 +45,8 @@ def dense(n: int, count: int) -> tuple[Affine, Interval]:
 def grid(
     channels: int, kernel: tuple[int, int], block: int, *, bias: bool, places_first: bool
 ) -> tuple[Conv, Interval]:
-    """A convolution whose products are added channel by channel, or place by place of the kernel (`nonnegative.py`)."""
-    height, width = kernel
+    """A convolution whose products are added channel by channel, or place by place of the kernel
+    (`nonnegative_boxes.py`).""" height, width = kernel
     values, start = long_sum(channels * height * width, block, bias=bias)
     shape = (height, width, channels) if places_first else (channels, height, width)
     x = values.view(shape).permute(2, 0, 1) if places_first else values.view(shape)
@@ -56,7 +57,7 @@ def grid(
 
 
 def many_channels() -> tuple[Affine, Interval]:
-    """15 channels: too few for `nonnegative.py`; kernels of 9 x 9, so that a block is one channel."""
+    """15 channels: too few for `nonnegative_boxes.py`; kernels of 9 x 9, so that a block is one channel."""
     return grid(15, (9, 9), 81, bias=False, places_first=False)
 
 

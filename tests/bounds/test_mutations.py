@@ -12,10 +12,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from acert_zoo.bounds import deployed, rigorous, rules
-from acert_zoo.bounds.rigorous import RigorousNetwork
-from tests import support_cases as cases
-from tests import support_deployed as programs
+from acert_zoo.bounds import float32_deployed as deployed
+from acert_zoo.bounds import real_sound as rules
+from acert_zoo.bounds import rigorous_ibp as rigorous
+from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
+from tests.support import cases as cases
+from tests.support import deployed as programs
 
 LABEL = torch.zeros(1, dtype=torch.int64)
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 import acert_zoo
 from acert_zoo.bounds import preconditions
 from acert_zoo.bounds.preconditions import DEPLOYED, REAL_SOUND, check_backend, check_level, check_network
-from acert_zoo.bounds.rigorous import RigorousNetwork
+from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.errors import InvalidInputError, UnknownNameError, UnsoundSettingError, UnsupportedLayerError
-from acert_zoo.network import AvgPool, BatchNorm, Flatten, Linear, Monotone, Network, Normalize, ReLU
+from acert_zoo.network.graph import AvgPool, BatchNorm, Flatten, Linear, Monotone, Network, Normalize, ReLU
 
 BOTH = (REAL_SOUND, DEPLOYED)
 

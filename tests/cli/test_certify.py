@@ -13,16 +13,16 @@ from PIL import Image
 
 import acert_zoo
 from acert_zoo import Certificates
+from acert_zoo.bounds.certifier import METHODS
 from acert_zoo.bounds.preconditions import ROUNDING_LEVELS
-from acert_zoo.certification import METHODS
 from acert_zoo.cli.certify import METHODS as CLI_METHODS
 from acert_zoo.cli.certify import ROUNDING_LEVELS as CLI_LEVELS
 from acert_zoo.cli.inputs import DATASETS as CLI_DATASETS
 from acert_zoo.cli.numbers import radius
-from acert_zoo.data import DATASETS, to_pixels
+from acert_zoo.data.datasets import DATASETS, to_pixels
+from acert_zoo.data.samples import sample_arrays
 from acert_zoo.errors import RefutedCertificateError
-from acert_zoo.samples import sample_arrays
-from tests.support_cli import cifar_model, command, environment, make_data, make_zoo, refused, run
+from tests.support.cli import cifar_model, command, environment, make_data, make_zoo, refused, run
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_a_refuted_certificate_is_exit_code_1(zoo: str, monkeypatch: pytest.Monk
     def refute(*_: object) -> None:
         raise RefutedCertificateError("image 2 is REFUTED")
 
-    monkeypatch.setattr("acert_zoo.adversary.attack_certificates", refute)
+    monkeypatch.setattr("acert_zoo.attacks.attack.attack_certificates", refute)
     result = run("certify", "--model", zoo, "--limit", "2", "--attack")
     assert result.exit_code == 1
     assert "REFUTED" in result.stderr

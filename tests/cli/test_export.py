@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from acert_zoo.samples import sample_arrays
-from tests.support_cli import make_zoo, refused, run
+from acert_zoo.data.samples import sample_arrays
+from tests.support.cli import make_zoo, refused, run
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support_cli import environment, make_zoo, refused, run
+from tests.support.cli import environment, make_zoo, refused, run
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from acert_zoo.cli._program import Program
 from acert_zoo.errors import InvalidInputError, RefutedCertificateError, WeightsError
-from tests.support_cli import command, environment, run
+from tests.support.cli import command, environment, run
 
 
 def program(body: object) -> click.Group:

@@ -14,7 +14,7 @@ import pytest
 
 from acert_zoo import Certificates
 from acert_zoo.cli import terminal
-from tests.support_cli import cifar_model, command, environment, make_data, run
+from tests.support.cli import cifar_model, command, environment, make_data, run
 
 posix = pytest.mark.skipif(os.name != "posix", reason="terminals and signals are other ones elsewhere")
 

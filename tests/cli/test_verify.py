@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from acert_zoo.certificate_file import format_file, read_file
-from acert_zoo.exact import shortest_down
-from acert_zoo.samples import sample_arrays
-from tests.support_cli import cifar_model, make_data, make_zoo, refused, run
+from acert_zoo.certificates.file import format_file, read_file
+from acert_zoo.data.samples import sample_arrays
+from acert_zoo.exact_numbers import shortest_down
+from tests.support.cli import cifar_model, make_data, make_zoo, refused, run
 
 
 @pytest.fixture

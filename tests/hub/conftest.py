@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support_hub import SMALL_REPO, ConnectedServer
-from tests.support_models import files_of, small_model
+from tests.support.hub import SMALL_REPO, ConnectedServer
+from tests.support.models import files_of, small_model
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import torch
 
 import acert_zoo
 from acert_zoo.errors import DownloadError, WeightsError
-from tests.support_hub import LOCATE, ConnectedServer, unreachable
-from tests.support_hub import SMALL_NAME as NAME
-from tests.support_hub import SMALL_REPO as REPO
-from tests.support_models import small_model, with_config
+from tests.support.hub import LOCATE, ConnectedServer, unreachable
+from tests.support.hub import SMALL_NAME as NAME
+from tests.support.hub import SMALL_REPO as REPO
+from tests.support.models import small_model, with_config
 
 WEIGHTS = "model.safetensors"
 _ROOT = Path(__file__).resolve().parents[2]

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import acert_zoo
-from acert_zoo import registry
 from acert_zoo.errors import DownloadError, InvalidInputError, UnknownNameError, WeightsError
-from tests.support_hub import LOCATE, ConnectedServer
-from tests.support_hub import SMALL_NAME as NAME
-from tests.support_hub import SMALL_REPO as REPO
-from tests.support_models import files_of, record_of, small_model
+from acert_zoo.zoo import registry
+from tests.support.hub import LOCATE, ConnectedServer
+from tests.support.hub import SMALL_NAME as NAME
+from tests.support.hub import SMALL_REPO as REPO
+from tests.support.models import files_of, record_of, small_model
 
 WEIGHTS = "model.safetensors"
 _ROOT = Path(__file__).resolve().parents[2]
@@ -71,16 +71,16 @@ def test_a_tag_names_the_weights_of_its_time(repo: ConnectedServer, tmp_path: Pa
 def test_weights_come_from_the_commit_whose_config_was_read(
     repo: ConnectedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from acert_zoo import locations
+    from acert_zoo.zoo import resolve
 
     newer = files_of(small_model(seed=1), tmp_path / "new")
-    read = locations.read_config
+    read = resolve.read_config
 
     def read_and_move(path: Path, source: str) -> acert_zoo.ModelInfo:
         repo.hub.add_files(REPO, newer)  # the branch moves between the two downloads
         return read(path, source)
 
-    monkeypatch.setattr(locations, "read_config", read_and_move)
+    monkeypatch.setattr(resolve, "read_config", read_and_move)
     assert torch.equal(acert_zoo.load_model(NAME)(IMAGES), small_model()(IMAGES))
 
 

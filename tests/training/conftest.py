@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support_training import run_train, write_dataset, write_recipe
+from tests.support.training import run_train, write_dataset, write_recipe
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from acert_zoo.bounds.ibp import robust_margin
-from acert_zoo.network import Network, trace
-from tests.support_training import tiny_model
+from acert_zoo.network.graph import Network
+from acert_zoo.network.tracing import trace
+from tests.support.training import tiny_model
 from training.adaptive_radius import adaptive_radius
 
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from acert_zoo.records import Metric, ModelInfo
-from tests.support_zoo import empty_zoo, make_data, make_run, plain_figures, snapshot
+from acert_zoo.zoo.model_info import Metric, ModelInfo
+from tests.support.zoo import empty_zoo, make_data, make_run, plain_figures, snapshot
 from training import card_text, cards
 from training.export import export
 from training.recipe import Recipe

@@ -12,13 +12,13 @@ from click.testing import CliRunner
 
 import acert_zoo
 from acert_zoo import Cascade, certify
+from acert_zoo.bounds.radius_search import certified_radius
 from acert_zoo.cli import main as cli
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.hub_entries import entry_points
-from acert_zoo.network import trace
-from acert_zoo.radius import certified_radius
-from tests.support_attack import lively_model, random_images
-from tests.support_zoo import empty_zoo, make_data, make_run, plain_figures, use_registry
+from acert_zoo.network.tracing import trace
+from acert_zoo.zoo.hub_entries import entry_points
+from tests.support.attack import lively_model, random_images
+from tests.support.zoo import empty_zoo, make_data, make_run, plain_figures, use_registry
 from training import cascade as module
 from training.cascade_search import (
     GATE_STEP,

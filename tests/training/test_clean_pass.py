@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from acert_zoo.network import trace
-from tests.support_training import tiny_batch, tiny_model
+from acert_zoo.network.tracing import trace
+from tests.support.training import tiny_batch, tiny_model
 from training.clean_pass import _Normalize, clean_pass, update_running_statistics
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support_training import tiny_recipe, write_dataset
+from tests.support.training import tiny_recipe, write_dataset
 from training.adaptive_radius import _median
 from training.clean_pass import _Normalize
 from training.loop import Trainer

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support_training import final_weights, one_thread, run_train, write_dataset, write_recipe
+from tests.support.training import final_weights, one_thread, run_train, write_dataset, write_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = ("loss", "natural_loss", "robust_loss", "train_accuracy", "mean_radius", "evaluations", "eps_t", "lr")
@@ -39,8 +39,8 @@ sys.path.insert(0, sys.argv[1])
 import dataclasses
 import time
 import torch
-from acert_zoo.network import trace
-from tests.support_training import tiny_batch, tiny_model, tiny_recipe
+from acert_zoo.network.tracing import trace
+from tests.support.training import tiny_batch, tiny_model, tiny_recipe
 from training import distributed
 from training.clean_pass import update_running_statistics
 from training.loop import StepLoss

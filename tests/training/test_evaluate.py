@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import acert_zoo
-from acert_zoo.data import load_split, to_pixels
+from acert_zoo.data.datasets import load_split, to_pixels
 from acert_zoo.errors import InvalidInputError
-from tests.support_zoo import empty_zoo, make_data, make_run, plain_figures, use_registry
+from tests.support.zoo import empty_zoo, make_data, make_run, plain_figures, use_registry
 from training.evaluate import evaluate, main, summary
 from training.evaluation import Evaluation, differences, exact_radius, floor_decimal, floor_text, store_evaluation
 from training.export import deployed_model, export, read_run

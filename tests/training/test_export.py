@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from torch import nn
 
 import acert_zoo
-from acert_zoo import registry, weights
 from acert_zoo.errors import InvalidInputError, WeightsError
-from tests.support_zoo import empty_zoo, make_data, make_run, plain_figures, small_recipe, snapshot
+from acert_zoo.zoo import registry, weights
+from tests.support.zoo import empty_zoo, make_data, make_run, plain_figures, small_recipe, snapshot
 from training import export as module
 from training.export import check_folding, deployed_model, export, fold, read_run, trained_model
 from training.zoo_folder import ZooFolder
@@ -66,7 +66,7 @@ def test_folded_subnormals_become_zero() -> None:
 
 def test_folding_rounds_float64_products_once() -> None:
     recipe = small_recipe()
-    from tests.support_zoo import random_network
+    from tests.support.zoo import random_network
 
     trained = random_network(recipe, 3)
     deployed = fold(trained, module.architectures.build("cnn", **module.arch_arguments(recipe)))

@@ -14,10 +14,10 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from acert_zoo import data
 from acert_zoo.bounds.ibp import input_box, propagate
-from acert_zoo.network import trace
-from tests.support_training import tiny_batch, tiny_model, tiny_recipe, write_dataset, write_recipe
+from acert_zoo.data import datasets
+from acert_zoo.network.tracing import trace
+from tests.support.training import tiny_batch, tiny_model, tiny_recipe, write_dataset, write_recipe
 from training import objectives
 from training.adaptive_radius import AdaptiveRadius
 from training.loop import StepLoss, Trainer
@@ -148,6 +148,6 @@ def test_training_never_opens_the_test_files(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert str(folder / "train_images.npy") in opened
     assert not [name for name in opened if "test_" in Path(name).name]
-    data.load_split("mnist", "test", str(tmp_path / "data"))
+    datasets.load_split("mnist", "test", str(tmp_path / "data"))
     watching = False
     assert str(folder / "test_images.npy") in opened  # the hook would have seen it

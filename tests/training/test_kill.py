@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tests.support_training import TRAIN, one_thread, run_train, same_weights
+from tests.support.training import TRAIN, one_thread, run_train, same_weights
 from tests.training.conftest import FinishedRun
 
 # Runs training/train.py with the arguments that follow, and kills its own process at the named moment.

@@ -15,8 +15,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from acert_zoo.bounds.ibp import robust_margin
-from acert_zoo.network import trace
-from tests.support_training import tiny_recipe, write_dataset
+from acert_zoo.network.tracing import trace
+from tests.support.training import tiny_recipe, write_dataset
 from training import loop, objectives
 from training.batches import pixels
 from training.export import epochs_done, read_run

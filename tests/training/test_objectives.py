@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from acert_zoo.bounds.ibp import input_box, robust_margin
-from acert_zoo.network import Network, trace
-from tests.support_training import tiny_batch, tiny_model, tiny_recipe
+from acert_zoo.network.graph import Network
+from acert_zoo.network.tracing import trace
+from tests.support.training import tiny_batch, tiny_model, tiny_recipe
 from training import objectives
 from training.adaptive_radius import AdaptiveRadius, adaptive_radius
 from training.crown_ibp import backward_margins
@@ -298,7 +299,7 @@ def test_crown_ibp_by_hand() -> None:
 
 
 def test_crown_ibp_of_a_residual_network() -> None:
-    from acert_zoo import architectures
+    from acert_zoo.network import architectures
 
     torch.manual_seed(0)
     model = architectures.build(

@@ -16,12 +16,12 @@ from huggingface_hub._eval_results import parse_eval_result_entries
 from huggingface_hub.errors import HfHubHTTPError
 
 import acert_zoo
-from acert_zoo import registry
-from acert_zoo.certificate_file import format_file, parse
+from acert_zoo.certificates.file import format_file, parse
 from acert_zoo.errors import InvalidInputError, UnknownNameError
-from tests.support_hub import ConnectedServer
-from tests.support_models import small_model
-from tests.support_zoo import empty_zoo, make_data, make_run, plain_figures, snapshot, use_registry
+from acert_zoo.zoo import registry
+from tests.support.hub import ConnectedServer
+from tests.support.models import small_model
+from tests.support.zoo import empty_zoo, make_data, make_run, plain_figures, snapshot, use_registry
 from training import publish as module
 from training.evaluate import evaluate
 from training.evaluation import store_evaluation

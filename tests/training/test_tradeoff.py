@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from acert_zoo.errors import InvalidInputError
-from tests.support_zoo import empty_zoo, make_data, make_run
+from tests.support.zoo import empty_zoo, make_data, make_run
 from training import tradeoff
 from training.export import export
 from training.figures import THEMES, Point, digest, draw

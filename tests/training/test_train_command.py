@@ -14,7 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from tests.support_training import TRAIN, final_weights, one_thread, run_train, same_weights
+from tests.support.training import TRAIN, final_weights, one_thread, run_train, same_weights
 from tests.training.conftest import FinishedRun
 from training.train import main
 

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from click.testing import CliRunner
 
-from tests.support_training import write_dataset, write_recipe
+from tests.support.training import write_dataset, write_recipe
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 

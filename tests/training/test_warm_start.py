@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import acert_zoo
-from acert_zoo import architectures, sample_data
+from acert_zoo import sample_data
 from acert_zoo.errors import InvalidInputError
-from tests.support_training import tiny_recipe, write_dataset
+from acert_zoo.network import architectures
+from tests.support.training import tiny_recipe, write_dataset
 from training.export import arch_arguments, fold
 from training.loop import Trainer, build_model
 from training.recipe import load_recipe

@@ -1,0 +1,119 @@
+"""A `Network` as the plain torch module that auto-LiRPA bounds best.
+
+The leading Normalize step is left out (its box is computed by us: it maps a box to a box exactly, whereas auto-LiRPA
+0.3 relaxes a division and cannot push convolution patches through it), BatchNorm is folded, and every step is one of
+the layers that all releases of auto-LiRPA convert.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from acert_zoo.errors import UnsupportedLayerError
+from acert_zoo.network.graph import (
+    Add,
+    AvgPool,
+    BatchNorm,
+    Concat,
+    Conv,
+    Flatten,
+    Linear,
+    MaxPool,
+    Network,
+    Normalize,
+    Permute,
+    ReLU,
+    Reshape,
+    Step,
+)
+
+
+class LirpaModule(nn.Module):
+    """Runs `network` (folded, in one dtype) from the value after its leading Normalize to the logits [N, K]."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        first = network.steps[0]
+        uses = sum(0 in s.inputs for s in network.steps)
+        self.normalize = first if isinstance(first, Normalize) and uses == 1 else None
+        self.steps = network.steps[1:] if self.normalize is not None else network.steps
+        self.start = 1 if self.normalize is not None else 0
+        self.operations = nn.ModuleList(_layer(step) for step in self.steps)
+
+    def box(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """The module's input box for a box of pixels."""
+        return (lower, upper) if self.normalize is None else (self.normalize(lower), self.normalize(upper))
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = {self.start: x}
+        for number, (step, operation) in enumerate(zip(self.steps, self.operations, strict=True), self.start + 1):
+            values[number] = operation(*(values[i] for i in step.inputs))
+        return values[number]
+
+
+class _Sum(nn.Module):
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a + b
+
+
+class _Rearrange(nn.Module):
+    def __init__(self, step: Reshape | Permute | Concat) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, *values: Tensor) -> Tensor:
+        if isinstance(self.step, Reshape):
+            return values[0].reshape(-1, *self.step.shape)
+        if isinstance(self.step, Permute):
+            return values[0].permute(self.step.dims)
+        return torch.cat(values, dim=self.step.dim)
+
+
+class _PerChannel(nn.Module):
+    """scale x + shift along axis 1, as a layer that auto-LiRPA takes for linear."""
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        n = len(scale)
+        self.images = _load(nn.Conv2d(n, n, 1, groups=n), scale.view(-1, 1, 1, 1), shift)
+        self.vectors = _load(nn.Linear(n, n), torch.diag(scale), shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.vectors(x) if x.dim() == 2 else self.images(x)
+
+
+def _layer(step: Step) -> nn.Module:
+    if isinstance(step, Conv):
+        out, per_group, height, width = step.weight.shape
+        conv = nn.Conv2d(
+            per_group * step.groups, out, (height, width), step.stride, step.padding, step.dilation, step.groups
+        )
+        return _load(conv, step.weight, step.bias)
+    if isinstance(step, Linear):
+        return _load(nn.Linear(step.weight.shape[1], step.weight.shape[0]), step.weight, step.bias)
+    if isinstance(step, (BatchNorm, Normalize)):
+        if isinstance(step, BatchNorm):
+            scale, shift = step.scale_shift(step.mean, step.var)
+        else:
+            scale, shift = 1 / step.std, -step.mean / step.std
+        return _PerChannel(scale, shift)
+    if isinstance(step, ReLU):
+        return nn.ReLU()
+    if isinstance(step, Flatten):
+        return nn.Flatten()
+    if isinstance(step, MaxPool):
+        return nn.MaxPool2d(step.kernel_size, step.stride, step.padding)
+    if isinstance(step, AvgPool):
+        return nn.AvgPool2d(step.kernel_size, step.stride, step.padding)
+    if isinstance(step, Add):
+        return _Sum()
+    if isinstance(step, (Reshape, Permute, Concat)):
+        return _Rearrange(step)
+    raise UnsupportedLayerError(f"auto-LiRPA gets no layer for step {step.name!r} ({type(step).__name__})")
+
+
+def _load(layer: nn.Module, weight: Tensor, bias: Tensor) -> nn.Module:
+    layer.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format), requires_grad=False)
+    layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+    return layer

@@ -1,0 +1,232 @@
+"""Margins on boxes a little larger or smaller than a proved one, without another float64 propagation.
+
+Given the intervals [l, u] of every value on B(x, eps) (float64, `real_sound.py`), those on B(x, eps') are [l - a, u +
+b] for
+eps' >= eps and [l + a, u - b] for eps' <= eps, with some *change* a, b >= 0. It is passed on from layer to layer in
+float32, rounded up where the box grows and down where it shrinks. Its relative error is near 2e-4, but it is small
+itself: for eps' = eps (1 +- 1e-4) a relative 2e-8 of eps is lost.
+
+**Rules.** If a value lies in that interval on B(x, eps'), then so does the next one with
+    input    grows: a = max(0, min(x, eps') - eps),      shrinks: a = max(0, min(x, eps) - eps'); b with 1 - x for x
+    W h + c  a' = W+ a + W- b,   b' = W+ b + W- a,   W+ and W- >= 0 being the parts of W = W+ - W-
+    ReLU     grows: a' = min(a, max(0, l)),  b' = max(0, b + min(u, 0));
+             shrinks: a' = max(0, a + min(l, 0)),  b' = min(b, max(0, u))
+    margin   of the rows V = W_y - W_t: at least that on B(x, eps), minus V+ a + V- b (grows) or plus it (shrinks).
+*Proof.* The interval that the float64 rule gives for [l, u] holds the exact image of [l, u], and that of the other box
+exceeds it by a' and b', or falls short of it by so much: the rule's own slack is carried over unchanged. Growing,
+relu(l) - relu(l - a) is 0 for l <= 0, else min(a, l), and relu(u + b) - relu(u) is b for u >= 0, else max(0, u + b).
+Shrinking, relu(l + a) - relu(l) is a for l >= 0, else max(0, l + a), and relu(u) - relu(u - b) is 0 for u <= 0, else
+min(b, u). At the input the lower end moves by the difference of max(0, x - eps) and max(0, x - eps'); the upper one
+likewise. QED
+
+**Rounding** (U = 2^-24). P = 2b and Q = 2a are held in float32. *Invariant*: for some change (a*, b*) the value lies
+in [l - a*, u + b*] or [l + a*, u - b*] on B(x, eps'), with P = 2b* and Q = 2a* up to a relative 2U and an absolute
+2^-124. (Growing, any larger change serves; shrinking, any smaller.)
+Of A = fl(P + Q) and B = fl(P - Q), A' = (|W|/2) A and B' = (W/2) B are computed as float32 sums of products in any
+order, as `float32_deployed.py` assumes them, of depth L: with S = |W|(a* + b*), e = g32(L + 2) + 5U and F what
+underflow costs, they are within e S + F of S and of W (b* - a*), as |b* - a*| <= a* + b*. Then
+    growing    A" = fl(A' f + 4F),  f = 1 + 2.1 e + 20U:   A" >= S (1 + e + 17U) + 2F,   so fl(A" + B') >= 2b'
+    shrinking  A" = fl(A' f - 4F),  f = 1 - 2.1 e - 20U:   A" <= S (1 - e - 17U) - 2F,   so fl(A" + B') <= 2b'
+for e <= 2^-5, and fl(A" - B') bounds 2a' likewise; a negative one may be replaced by 0. In the ReLU, 2l and 2u are
+stored in float32 and moved by 2^-21 of themselves, outward or inward. After an affine step P/2 and Q/2 themselves are a
+change, which the ReLU needs, as its sums may cancel (no other step may precede it); these sums are off by U of
+themselves, which is the invariant again. F = (2n + 2) 2^-125 + 2^-122 max sum|W|/2 covers underflow with flush-to-zero,
+also of what is read. The head works in float64 and multiplies |V| A by 1 +- 2^-19 = 1 +- 32U, which covers the 4U of P
+and Q and its own roundings; the sum with the margin is rounded down. A" beyond 2^126 is made NaN, which nothing takes
+away again: no bound.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from acert_zoo.bounds import preconditions
+from acert_zoo.bounds.blocked_sums import blocked_linear
+from acert_zoo.bounds.ibp import Interval
+from acert_zoo.bounds.preconditions import DEPLOYED, REAL_SOUND, U32
+from acert_zoo.bounds.real_sound import Head, by_label, down, gamma, per_channel, up
+from acert_zoo.errors import UnsoundSettingError
+from acert_zoo.network.graph import Affine, Flatten, Linear, Network, Normalize, Permute, ReLU, Reshape, Step
+
+HEAD, STORED, FLOOR, LARGEST = 2.0**-19, 2.0**-21, 2.0**-120, 2.0**126
+_AT_A_TIME = 72  # images
+_REARRANGED = (Flatten, Reshape, Permute)
+
+
+class Anchor:
+    """What is known of a batch of images at one eps each: margins, and the intervals at the ReLUs.
+
+    Attributes:
+        images, labels, eps: float32 [N, C, H, W]; int64 [N]; float64 [N].
+        margins: float64 [N, K], lower bounds of f_y - f_t on B(x, eps); -inf where there is none, inf for t = y.
+        lower, upper: float32, rounded to nearest, of each ReLU's input.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, eps: Tensor, head: Head) -> None:
+        self.images, self.labels, self.eps, self.head = images, labels, eps, head
+        self.margins = torch.empty(0, dtype=torch.float64)
+        self.lower: dict[int, Tensor] = {}
+        self.upper: dict[int, Tensor] = {}
+
+    def see(self, begin: int, index: int, x: Interval) -> None:
+        """Called with the input of ReLU `index` for the images from `begin` on."""
+        for ends, end in ((self.lower, x.lower), (self.upper, x.upper)):
+            if index not in ends:
+                ends[index] = torch.empty(len(self.images), *end.shape[1:], dtype=torch.float32)
+            ends[index][begin : begin + len(end)].copy_(end)
+
+    def put(self, index: Tensor, other: Anchor) -> None:
+        """The images `index` take what `other` knows of them."""
+        self.eps[index], self.margins[index] = other.eps, other.margins
+        for ends, found in ((self.lower, other.lower), (self.upper, other.upper)):
+            for number, end in found.items():
+                ends[number][index] = end
+
+
+class BoxChange:
+    """The rules above for one network; `BoxChange.of` says whether they hold for it.
+
+    Attributes:
+        loss: about the relative error of a change: what the roundings cost. An estimate, no bound.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._steps = [_prepared(step) for step in network.steps[:-1]]
+        self.loss = 1 + HEAD
+        for step in self._steps:
+            self.loss *= 1 + step.outward if isinstance(step, _Map) else 1
+        self.loss -= 1
+
+    @classmethod
+    def of(cls, network: Network, level: str) -> BoxChange | None:
+        """The rules for a float32 network on the CPU; None where they do not hold or are not for.
+
+        That is: other levels than real-sound, graphs that are no chain, other layers, weights that float32 may flush
+        to zero, settings of torch under which its float32 products are no plain sums.
+        """
+        steps, affine = network.steps, False
+        if level != REAL_SOUND or any(step.inputs != (index,) for index, step in enumerate(steps)):
+            return None
+        for index, step in enumerate(steps):
+            suits = isinstance(step, (Affine, *_REARRANGED)) or (isinstance(step, Normalize) and index == 0)
+            if not (suits or (isinstance(step, ReLU) and affine)):
+                return None
+            if isinstance(step, Affine) and (
+                # 2^-149 / 2 is 0, which is no subnormal: both are looked at
+                bool(preconditions.has_subnormal(step.weight))
+                or bool(preconditions.has_subnormal(step.weight / 2))
+                or gamma(step.inner_length + 2, U32) > 2.0**-6
+            ):
+                return None
+            # a ReLU needs ends that are bounds to the last digit, as only affine steps give them
+            affine = isinstance(step, Affine) or (affine and not isinstance(step, ReLU))
+        return cls(network) if _usable() else None
+
+    @torch.no_grad()
+    def margins(self, anchor: Anchor, index: Tensor, eps: Tensor) -> Tensor:
+        """Rigorous lower bounds [m, K] of the margins of `anchor`'s images `index` on B(x, `eps`), eps float64 [m].
+
+        NaN or infinite (but for the label) where nothing is known: float32 has overflowed, or a setting of torch has
+        been changed for one under which float32 products are no plain sums.
+        """
+        out = anchor.margins[index]
+        if not _usable():
+            return torch.full_like(out, torch.nan)
+        grows = eps >= anchor.eps[index]
+        for chosen, growing in ((grows, True), (~grows, False)):
+            rows = chosen.nonzero().squeeze(1)
+            for part in rows.chunk(-(-len(rows) // _AT_A_TIME)) if len(rows) else ():
+                changed = down(out[part] + self._change(anchor, index[part], eps[part], growing))
+                out[part] = torch.where(out[part].isinf(), out[part], changed)  # no bound, or the label's
+        return out
+
+    def _change(self, anchor: Anchor, index: Tensor, eps: Tensor, growing: bool) -> Tensor:
+        """Lower bounds [m, K] of how much the margins change."""
+        upper, lower = _input_change(anchor.images[index].double(), anchor.eps[index], eps, growing)
+        sign = 1 if growing else -1
+        for number, step in enumerate(self._steps):
+            if isinstance(step, Normalize):
+                std = per_channel(step.std, upper)
+                upper, lower = upper / std, lower / std
+            elif isinstance(step, _Map):
+                if upper.dtype == torch.float64:
+                    upper, lower = upper.float(), lower.float()
+                sums = step.spread(upper + lower).mul_(1 + sign * step.outward).add_(sign * step.flushed)
+                differences = step.center(upper.sub_(lower))
+                if not float(sums.max()) <= LARGEST:
+                    sums = sums.masked_fill(~(sums <= LARGEST), torch.nan)
+                upper, lower = sums + differences, sums.sub_(differences)
+                if not growing:
+                    upper, lower = upper.relu_(), lower.relu_()
+            elif isinstance(step, ReLU):
+                low, high = anchor.lower[number][index], anchor.upper[number][index]
+                if growing:
+                    upper = upper.add_(high.clamp_(max=0), alpha=2 * (1 - STORED)).relu_()
+                    lower = torch.minimum(lower, low.relu_().mul_(2 * (1 + STORED)))
+                else:
+                    upper = torch.minimum(upper, high.relu_().mul_(2 * (1 - STORED)))
+                    lower = lower.add_(low.clamp_(max=0), alpha=2 * (1 + STORED)).relu_()
+            else:
+                upper, lower = step(upper), step(lower)
+        return self._margin_change(anchor.head, upper.double(), lower.double(), anchor.labels[index], sign)
+
+    def _margin_change(self, head: Head, upper: Tensor, lower: Tensor, labels: Tensor, sign: int) -> Tensor:
+        out = upper.new_empty(len(upper), len(head.bias))
+        for label, chosen in by_label(labels):
+            rows, absolute, _, _ = head.rows(label)
+            sums, differences = upper[chosen] + lower[chosen], upper[chosen] - lower[chosen]
+            twice = (1 + sign * HEAD) * F.linear(sums, absolute) - F.linear(differences, rows)
+            out[chosen] = -sign * twice / 4 - FLOOR * (1 + absolute.sum(1))
+        return out
+
+
+@dataclass(frozen=True)
+class _Map:
+    """An affine step with halved weights: B' = center(B), A" = (1 +- outward) spread(A) +- flushed."""
+
+    center: Callable[[Tensor], Tensor]
+    spread: Callable[[Tensor], Tensor]
+    outward: float  # |f - 1|
+    flushed: float  # 4F
+
+
+def _prepared(step: Step) -> Step | _Map:
+    """A step with copies of its tensors; later changes of the network are not seen."""
+    if isinstance(step, Normalize):
+        return dataclasses.replace(step, std=step.std.double())
+    if not isinstance(step, Affine):
+        return step
+    weight = step.weight / 2
+    absolute, n = weight.abs(), step.inner_length
+    depth, center, spread = n, _plain(step, weight), _plain(step, absolute)
+    if isinstance(step, Linear):
+        center, spread, depth = blocked_linear(weight, torch.zeros_like(step.bias))
+    outward = 2.1 * (gamma(depth + 2, U32) + 5 * U32) + 20 * U32
+    flushed = 4 * ((2 * n + 2) * 2.0**-125 + 2.0**-122 * float(absolute.flatten(1).double().sum(1).max()))
+    return _Map(center, spread, outward, flushed)
+
+
+def _plain(step: Any, weight: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda x: step.map(x, weight)
+
+
+def _input_change(x: Tensor, begin: Tensor, end: Tensor, growing: bool) -> tuple[Tensor, Tensor]:
+    """(2b, 2a) of pixels x, float64 [m, C, H, W], from eps `begin` to eps `end` [m]."""
+    begin, end = (eps.view(-1, *(1,) * (x.dim() - 1)) for eps in (begin, end))
+    small, large, above = (begin, end, up(1 - x)) if growing else (end, begin, down(1 - x))
+    return tuple((torch.minimum(room, large) - small).clamp_(min=0).mul_(2) for room in (above, x))  # type: ignore[return-value]
+
+
+def _usable() -> bool:
+    try:
+        preconditions.check_backend(DEPLOYED)
+    except UnsoundSettingError:
+        return False
+    return True

@@ -1,0 +1,194 @@
+"""The rules by which a claim (*) of `rigorous_crown.py` passes backward through one step; proofs stand there.
+
+Coefficients have shape [S, *value], one row per claim; boxes have shape [1, *value].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from acert_zoo.bounds.ibp import Interval
+from acert_zoo.bounds.preconditions import U64, inner_length
+from acert_zoo.bounds.real_sound import TINY, down, gamma, per_channel, up
+from acert_zoo.errors import UnsupportedLayerError
+from acert_zoo.network.graph import (
+    Add,
+    Affine,
+    AvgPool,
+    BatchNorm,
+    Concat,
+    Conv,
+    Flatten,
+    Linear,
+    Permute,
+    ReLU,
+    Reshape,
+    Step,
+)
+
+_COVERED = (Conv, Linear, AvgPool, BatchNorm, ReLU, Add, Flatten, Reshape, Permute, Concat)
+
+
+class Claim(NamedTuple):
+    """target >= <coefficients, value> + beta (+ what is said about other values); beta has shape [S]."""
+
+    coefficients: Tensor
+    beta: Tensor
+
+
+def covered(step: Step) -> bool:
+    """Whether `pull` has a rule for the step; other values are concretised."""
+    return type(step) in _COVERED
+
+
+def factor(terms: int) -> float:
+    """k = 4 g(terms + 16)."""
+    return 4 * gamma(terms + 16, U64)
+
+
+def magnitude(box: Interval) -> Tensor:
+    """M >= |v| over the box."""
+    return torch.maximum(box.lower.abs(), box.upper.abs())
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """<a_s, b> for every row s: [S]; b has shape [1, *value]."""
+    return a.flatten(1) @ b.expand(1, *a.shape[1:]).reshape(-1)
+
+
+def pay(beta: Tensor, error: Tensor, box: Interval | None = None) -> Tensor:
+    """down(beta - up(error + underflow)); the underflow of products with values of `box` is scaled by their size.
+
+    While slopes are being optimised (beta carries a gradient) nothing is proved, and nothing rounded.
+    """
+    if beta.requires_grad:
+        return beta - error
+    size = 1.0 if box is None else 1.0 + magnitude(box).sum()
+    return down(beta - up(up(error + TINY * size)))
+
+
+def gain(beta: Tensor, amount: Tensor) -> Tensor:
+    total = beta + amount
+    return total if total.requires_grad else down(total)
+
+
+def rows(head: Linear, label: int, others: Sequence[int], hidden: Interval) -> Claim:
+    """Claims of f_label - f_t for t in `others`, about the head's input."""
+    chosen = list(others)
+    v = head.weight[label] - head.weight[chosen]
+    bias = head.bias[label] - head.bias[chosen]
+    beta = pay(bias, 4 * U64 * (inner(v.abs(), magnitude(hidden)) + bias.abs()), hidden)
+    return Claim(v.reshape(len(chosen), *hidden.lower.shape[1:]), beta)
+
+
+def concretise(claim: Claim, box: Interval) -> Tensor:
+    """beta after the value has been bounded by its box."""
+    a, beta = claim
+    amount = inner(a.clamp(min=0), box.lower) + inner(a.clamp(max=0), box.upper)
+    # 2 N terms, the two halves summed one by one
+    return pay(gain(beta, amount), factor(2 * a[0].numel()) * inner(a.abs(), magnitude(box)), box)
+
+
+def accumulate(a: Tensor, b: Tensor, beta: Tensor, box: Interval) -> tuple[Tensor, Tensor]:
+    """Two claims about one value made one."""
+    total = a + b
+    return total, pay(beta, 4 * U64 * inner(total.abs(), magnitude(box)), box)
+
+
+def pull(step: Step, claim: Claim, boxes: list[Interval], slopes: Tensor | None) -> tuple[list[Tensor], Tensor]:
+    """Coefficients for each of the step's inputs, and the new beta."""
+    a, beta = claim
+    x = boxes[0]
+    if isinstance(step, ReLU):
+        a, beta = relu(claim, x, slopes)
+        return [a], beta
+    if isinstance(step, Add):
+        return [a, a], beta
+    if isinstance(step, Concat):
+        return list(a.split([b.lower.shape[step.dim] for b in boxes], dim=step.dim)), beta
+    if isinstance(step, Permute):
+        inverse = [step.dims.index(i) for i in range(len(step.dims))]
+        return [a.permute(inverse).contiguous()], beta
+    if isinstance(step, (Flatten, Reshape)):
+        return [a.reshape(len(a), *x.lower.shape[1:])], beta
+    if isinstance(step, BatchNorm):
+        return _batchnorm(step, claim, x)
+    if isinstance(step, (Affine, AvgPool)):
+        return _affine(step, claim, x)
+    raise UnsupportedLayerError(f"no backward rule for step {step.name!r} ({type(step).__name__})")
+
+
+def default_slopes(x: Interval) -> Tensor:
+    """1 where the neuron is more positive than negative, else 0: the smaller triangle."""
+    return (x.upper > -x.lower).to(x.lower.dtype)
+
+
+def relu(claim: Claim, x: Interval, slopes: Tensor | None) -> Claim:
+    """`slopes`: lower slopes, clamped to [0, 1]; upper slopes are those of the chord."""
+    a, beta = claim
+    low, high = x
+    if slopes is None:
+        slopes = default_slopes(x)
+    lower_slope = slopes if slopes.requires_grad else slopes.to(a.dtype).clamp(0, 1)
+    upper_slope = (high / (high - low)).clamp(0, 1)
+    active, dead = low >= 0, high <= 0
+    lower_slope, upper_slope = (s.masked_fill(active, 1.0) for s in (lower_slope, upper_slope))
+    new = torch.where(a > 0, a * lower_slope, a * upper_slope).masked_fill(dead, 0.0)
+    below, above = (-low).clamp(min=0), high.clamp(min=0)
+    size, kept = a.clamp(max=0).neg(), new.clamp(max=0).neg()
+    excess = torch.maximum(kept * below, (size - kept) * above).masked_fill(dead, 0.0)
+    return Claim(new, pay(beta, excess.flatten(1).sum(1) * (1 + 4 * gamma(a[0].numel() + 8, U64)), x))
+
+
+def _affine(step: Affine | AvgPool, claim: Claim, x: Interval) -> tuple[list[Tensor], Tensor]:
+    a, beta = claim
+    size, outputs = magnitude(x), a[0].numel()
+    if isinstance(step, AvgPool):
+        length = inner_length(step)
+        channels = x.lower.shape[1]
+        ones = torch.ones(channels, 1, *step.kernel_size, dtype=a.dtype)
+        new = _conv_back(a, ones, step.stride, step.padding, (1, 1), channels, x.lower.shape) / length
+        error, amount, products = step(size), torch.zeros_like(beta), length + 1
+    else:
+        error = step.map(size, step.abs_weight, step.bias.abs())
+        amount = inner(a, per_channel(step.bias, a))
+        if isinstance(step, Conv):
+            products = step.weight.shape[0] // step.groups * step.weight[0, 0].numel()
+            new = _conv_back(a, step.weight, step.stride, step.padding, step.dilation, step.groups, x.lower.shape)
+        else:
+            products = step.weight.shape[0]
+            new = a @ step.weight
+    k = factor(max(products, outputs, inner_length(step)))
+    return [new], pay(gain(beta, amount), k * inner(a.abs(), error + TINY), x)
+
+
+def _batchnorm(step: BatchNorm, claim: Claim, x: Interval) -> tuple[list[Tensor], Tensor]:
+    a, beta = claim
+    scale = per_channel(step.gamma / torch.sqrt(step.var + step.epsilon), a)
+    mean, shift = per_channel(step.mean, a), per_channel(step.beta, a)
+    new = a * scale
+    error = scale.abs() * (magnitude(x) + mean.abs()) + shift.abs()
+    amount = inner(a, shift) - inner(new, mean)
+    return [new], pay(gain(beta, amount), factor(2 * a[0].numel()) * inner(a.abs(), error + TINY), x)
+
+
+def _conv_back(
+    a: Tensor,
+    weight: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+    shape: Sequence[int],
+) -> Tensor:
+    """The transpose of a convolution whose input has `shape`."""
+    missing = [
+        shape[2 + d] - ((a.shape[2 + d] - 1) * stride[d] - 2 * padding[d] + dilation[d] * (weight.shape[2 + d] - 1) + 1)
+        for d in (0, 1)
+    ]
+    return F.conv_transpose2d(a, weight, None, stride, padding, missing, groups, dilation)

@@ -1,0 +1,75 @@
+"""How a single network is certified: interval bounds first, CROWN-family bounds on request where they give more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from acert_zoo.bounds.certifier import BatchCertificates
+from acert_zoo.bounds.radius_search import RadiusSearch
+from acert_zoo.network.digest import network_sha256
+from acert_zoo.network.graph import Network
+
+UNPROVED = "float32"  # rounding level of bounds that come from floating-point libraries
+
+
+class NetworkCertifier:
+    """Certifies a single network: IBP radii, and on request CROWN-family radii where those are larger."""
+
+    def __init__(
+        self, network: Network, input_shape: Sequence[int] | None, method: str, rounding: str, budget: float | None
+    ) -> None:
+        self.network, self.method, self.budget = network, method, budget
+        self.search = RadiusSearch(network, rounding)
+        self.level = rounding
+        self.rounding = rounding if method == "ibp" else UNPROVED
+        self.network_sha256 = network_sha256(network)
+        self.input_shape, self.num_classes = input_shape, network.num_classes
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, labels: Tensor | None) -> BatchCertificates:
+        logits = self.network(images.to(self.search.device)).cpu()
+        prediction = logits.argmax(1)
+        label = prediction if labels is None else labels
+        found = self.search(images, label, logits)
+        radius, margin = found.radius, found.margin
+        method, roundings = ["ibp"] * len(label), [self.level] * len(label)
+        if self.method != "ibp":
+            radius, margin = self._improve(images, label, prediction, radius, margin, method, roundings)
+        return BatchCertificates(radius, margin, prediction, label, method, roundings)
+
+    def _improve(
+        self,
+        images: Tensor,
+        label: Tensor,
+        prediction: Tensor,
+        radius: Tensor,
+        margin: Tensor,
+        method: list[str],
+        roundings: list[str],
+    ) -> tuple[Tensor, Tensor]:
+        from acert_zoo.bounds.crown_radius import certified_radius_lirpa
+
+        correct = (prediction == label).nonzero().squeeze(1)
+        if len(correct) == 0:
+            return radius, margin
+        with torch.enable_grad():
+            better = certified_radius_lirpa(
+                self.network,
+                images[correct],
+                label[correct],
+                method=self.method,
+                budget=self.budget,
+                floor=radius[correct],
+                rigorous=self.level != UNPROVED,
+            )
+        radius, margin = radius.clone(), margin.clone()
+        for k, i in enumerate(correct.tolist()):
+            value = float(better.radius[k])
+            if math.isfinite(value) and value > radius[i]:
+                radius[i], margin[i] = min(value, 1.0), float(better.margin[k])
+                method[i], roundings[i] = better.method[k], better.rounding[k]
+        return radius, margin

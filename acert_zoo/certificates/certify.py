@@ -1,0 +1,245 @@
+"""`certify`: images and a model in, certificates out; bounded memory, resumable, one pipeline for every method."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from acert_zoo._version import __version__
+from acert_zoo.bounds import preconditions
+from acert_zoo.bounds.certifier import METHODS, BatchCertificates, Certifier
+from acert_zoo.bounds.network_certifier import NetworkCertifier
+from acert_zoo.bounds.radius_search import DEFAULT_BATCH_SIZE
+from acert_zoo.certificates.file import Header, Line, radius_text
+from acert_zoo.certificates.results import Certificates, utc_now
+from acert_zoo.certificates.writer import CertificateWriter
+from acert_zoo.data.checks import check_eval_mode, check_ids, check_images, pixel_sha256
+from acert_zoo.errors import CertificateFileError, InvalidInputError, UnknownNameError, UnsupportedLayerError
+
+SLOW_BATCH_SIZE = 8
+
+
+def make_certifier(
+    model: nn.Module,
+    images_shape: Sequence[int],
+    *,
+    method: str = "ibp",
+    rounding: str = "real-sound",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    budget: float | None = None,
+    input_shape: Sequence[int] | None = None,
+) -> Certifier:
+    """The certifier of `model`; arguments and errors as `certify`."""
+    if method not in METHODS:
+        raise UnknownNameError.near("method", method, METHODS)
+    if rounding not in preconditions.ROUNDING_LEVELS:
+        raise UnknownNameError.near("rounding level", rounding, preconditions.ROUNDING_LEVELS)
+    if budget is not None and not (isinstance(budget, (int, float)) and budget > 0):
+        raise InvalidInputError(f"budget {budget!r}: a positive number of seconds is meant")
+    if not isinstance(model, nn.Module):
+        raise InvalidInputError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
+    own = getattr(model, "certifier", None)
+    if callable(own) and mean is None and std is None:
+        check_eval_mode(model)
+        return own(method=method, rounding=rounding, budget=budget)
+    from acert_zoo.network.fx_trace import Untraceable
+    from acert_zoo.network.tracing import prepare
+
+    shape = input_shape or getattr(model, "input_shape", None) or tuple(images_shape[1:])
+    try:
+        network = prepare(model, shape, mean, std)
+    except Untraceable:
+        raise
+    except UnsupportedLayerError as error:
+        from acert_zoo.certificates.auto_lirpa_certifier import foreign_certifier
+
+        return foreign_certifier(error, model, shape, mean, std, method, rounding, budget)
+    return NetworkCertifier(network, shape, method, rounding, budget)
+
+
+def certify(
+    model: nn.Module,
+    images: Any,
+    labels: Any = None,
+    *,
+    method: str = "ibp",
+    rounding: str = "real-sound",
+    batch_size: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    budget: float | None = None,
+    ids: Sequence[str] | None = None,
+    input_shape: Sequence[int] | None = None,
+    dataset: str | None = None,
+    split: str | None = None,
+) -> Certificates:
+    """Certified l-inf radii: how far every pixel may move before the model could change its answer.
+
+    Args:
+        model: a model of the zoo, a cascade, or any `nn.Module` classifier in eval mode made of supported layers.
+        images: raw pixels, float32 [N, C, H, W] in [0, 1].
+        labels: int64 [N]; misclassified images get radius 0. Without labels the model's own prediction is certified.
+        method: "ibp"; or "crown-ibp", "crown", "alpha-crown", "best", which need auto-LiRPA, are slower, and whose
+            radii, where larger than IBP's, are real-sound if our own rigorous check confirms them, else bounds in
+            floating point only (recorded per image).
+        rounding: what an IBP radius is proved for: "float32" (nothing: floating-point bounds), "real-sound" (the
+            network in real arithmetic with the stored weights), "float32-deployed" (also the float32 program). With
+            "float32" models of layers that we cannot represent are bounded by auto-LiRPA, if it can, with an
+            `UnprovedRoundingWarning`.
+        batch_size: images searched at a time; memory grows with it, not with N. By default 256, for slow methods 8.
+        progress: called with (images done, images in all) after every batch.
+        out: a certificate file, appended to batch by batch. The same call again goes on where it was broken off:
+            images whose name, pixels and label are in the file are not certified again.
+        mean, std: normalisation constants, for a model that takes normalised images.
+        budget: seconds per image for CROWN-family methods.
+        ids: one distinct name per image; "0", "1", ... by default.
+        input_shape: (C, H, W), where the model does not say it and `images` is empty.
+        dataset, split: recorded with the result.
+
+    Raises:
+        InvalidInputError: images, labels, ids, batch_size, budget, dataset, split or `out` cannot be used.
+        UnknownNameError: unknown method or rounding level.
+        UnsupportedLayerError: a layer that no bound covers, by name, and what is supported.
+        UnsoundSettingError: train mode, or settings under which the rounding level proves nothing.
+        CertificateFileError: `out` is damaged or of another run.
+    """
+    images, _ = check_images(images, None)
+    certifier = make_certifier(
+        model,
+        images.shape,
+        method=method,
+        rounding=rounding,
+        mean=mean,
+        std=std,
+        budget=budget,
+        input_shape=input_shape,
+    )
+    images, targets = check_images(images, labels, certifier.input_shape, certifier.num_classes)
+    names = check_ids(ids, len(images))
+    for what, value in (("dataset", dataset), ("split", split)):
+        if value is not None and not (isinstance(value, str) and 0 < len(value) <= 1024):
+            raise InvalidInputError(f"{what} must be a name or None, got {value!r:.80}")
+    size = _check_batch_size(batch_size, method)
+    header = _header(model, certifier, method, targets is not None, dataset, split, len(images))
+    if out is None:
+        lines = _run(certifier, images, targets, names, size, progress, {}, None)
+        return Certificates.from_lines(header, lines)
+    with CertificateWriter(out, header) as writer:
+        kept = _still_valid(writer, images, targets, names)
+        writer.expect(names)
+        lines = _run(certifier, images, targets, names, size, progress, kept, writer)
+        writer.finish()
+    return Certificates.from_lines(writer.header, lines)
+
+
+def _run(
+    certifier: Certifier,
+    images: Tensor,
+    targets: Tensor | None,
+    names: list[str],
+    batch_size: int,
+    progress: Callable[[int, int], None] | None,
+    kept: dict[str, Line],
+    writer: CertificateWriter | None,
+) -> list[Line]:
+    done = dict(kept)
+    todo = [i for i, name in enumerate(names) if name not in done]
+    for begin in range(0, len(todo), batch_size):
+        index = todo[begin : begin + batch_size]
+        rows = torch.tensor(index)
+        started = time.perf_counter()
+        batch = images[rows].cpu()
+        result = certifier(batch, None if targets is None else targets[rows].cpu())
+        seconds = (time.perf_counter() - started) / len(index)
+        part = _lines(result, batch, [names[i] for i in index], targets is not None, seconds)
+        if writer is not None:
+            writer.append(part)
+        done.update((line.id, line) for line in part)
+        if progress is not None:
+            progress(len(done), len(names))
+    return [done[name] for name in names]
+
+
+def _lines(result: BatchCertificates, images: Tensor, names: list[str], labelled: bool, seconds: float) -> list[Line]:
+    margins = [m if math.isfinite(m) else None for m in result.margin.tolist()]
+    columns = zip(
+        names, images, result.label.tolist(), result.prediction.tolist(), result.radius.tolist(), margins, strict=True
+    )
+    return [
+        Line(
+            id=name,
+            pixel_sha256=pixel_sha256(image),
+            label=label,
+            prediction=prediction,
+            certifies="label" if labelled else "prediction",
+            radius=radius_text(radius),
+            margin=margin,
+            method=result.method[i],
+            rounding=result.roundings[i],
+            seconds=seconds,
+            route=None if result.route is None else result.route[i],
+        )
+        for i, (name, image, label, prediction, radius, margin) in enumerate(columns)
+    ]
+
+
+def _still_valid(
+    writer: CertificateWriter, images: Tensor, targets: Tensor | None, names: list[str]
+) -> dict[str, Line]:
+    """The kept lines of this run's images; an error where a name now stands for other pixels or another label."""
+    valid: dict[str, Line] = {}
+    for i, name in enumerate(names):
+        line = writer.kept.get(name)
+        if line is None:
+            continue
+        if line.pixel_sha256 != pixel_sha256(images[i]):
+            raise CertificateFileError(f"{str(writer.path)!r} holds {name!r} with other pixels; name another file")
+        if targets is not None and line.label != int(targets[i]):
+            raise CertificateFileError(
+                f"{str(writer.path)!r} holds {name!r} with label {line.label}, not {int(targets[i])}; name another file"
+            )
+        valid[name] = line
+    return valid
+
+
+def _header(
+    model: nn.Module,
+    certifier: Certifier,
+    method: str,
+    labelled: bool,
+    dataset: str | None,
+    split: str | None,
+    n: int,
+) -> Header:
+    info = getattr(model, "info", None)
+    return Header(
+        package_version=__version__,
+        model=info.name if info is not None else None,
+        model_version=info.version if info is not None else None,
+        weights_sha256=getattr(model, "weights_sha256", None) if info is not None else None,
+        network_sha256=certifier.network_sha256,
+        method=method,
+        rounding=certifier.rounding,
+        certifies="label" if labelled else "prediction",
+        dataset=dataset,
+        split=split,
+        n=n,
+        created=utc_now(),
+    )
+
+
+def _check_batch_size(batch_size: int | None, method: str) -> int:
+    if batch_size is None:  # slow methods take seconds an image: what is done is to be kept, and seen, often
+        return DEFAULT_BATCH_SIZE if method == "ibp" else SLOW_BATCH_SIZE
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InvalidInputError(f"batch_size must be a positive integer, got {batch_size!r}")
+    return batch_size

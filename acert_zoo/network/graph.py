@@ -1,0 +1,293 @@
+"""A classifier as a graph of affine and monotone steps: the one form in which bounds see a network.
+
+`Network` is a tuple of steps in execution order. Value 0 is the network input; step i reads the values named by its
+`inputs` and produces value i + 1. The last step is always a `Linear` layer, the *head*, because margins are bounded
+through rows W_y - W_t of that layer (Gowal et al. 2018, section 3, "elision of the last layer").
+
+A `Network` is a snapshot: steps cache |W|. After the weights change, trace or fold again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from acert_zoo.errors import UnsupportedLayerError
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Step:
+    """One operation. `inputs` are indices of values; `name` is the layer's name in the traced module."""
+
+    inputs: tuple[int, ...]
+    name: str = ""
+
+    def __call__(self, *values: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Monotone(Step):
+    """A step that is non-decreasing in every input: its interval bound is the step applied to both ends."""
+
+
+class Selection(Monotone):
+    """A monotone step whose every output is an entry of its inputs, or 0: floating point commits no rounding error."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Normalize(Monotone):
+    """(x - mean) / std per channel, in that order; mean, std of shape [C], std > 0."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        shape = (1, -1) + (1,) * (x.dim() - 2)
+        return (x - self.mean.to(x.dtype).view(shape)) / self.std.to(x.dtype).view(shape)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReLU(Selection):
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.relu(x)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Flatten(Selection):
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.flatten(1)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Reshape(Selection):
+    """Each sample to `shape` (no batch axis in it; the batch axis stays first)."""
+
+    shape: tuple[int, ...]
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.reshape(x.shape[0], *self.shape)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Permute(Selection):
+    """Axes reordered as by `Tensor.permute(dims)`; dims[0] = 0, the batch axis stays first."""
+
+    dims: tuple[int, ...]
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.permute(self.dims)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Concat(Selection):
+    """Values joined along `dim` >= 1."""
+
+    dim: int
+
+    def __call__(self, *values: Tensor) -> Tensor:
+        return torch.cat(values, dim=self.dim)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MaxPool(Selection):
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int] = (0, 0)
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.max_pool2d(x, self.kernel_size, self.stride, self.padding)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AvgPool(Monotone):
+    """Mean over windows, padding counted as zeros (as torch's default `count_include_pad=True`)."""
+
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int] = (0, 0)
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Add(Monotone):
+    """Sum of two values (a residual connection)."""
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:  # type: ignore[override]
+        return a + b
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Affine(Step):
+    """W x + b. `map(x, weight, bias)` applies the layer's linear structure with other weights, e.g. |W|."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def map(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        raise NotImplementedError
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return self.map(x, self.weight, self.bias)
+
+    @cached_property
+    def abs_weight(self) -> Tensor:
+        """|W|, computed once per snapshot."""
+        return self.weight.abs()
+
+    @property
+    def inner_length(self) -> int:
+        """n: the number of products in one output (C_in/groups * kh * kw, or in_features)."""
+        return self.weight[0].numel()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Linear(Affine):
+    def map(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.linear(x, weight, bias)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Conv(Affine):
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def map(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BatchNorm(Step):
+    """Batch normalisation with fixed statistics; `gamma`, `beta`, `mean`, `var` of shape [C]."""
+
+    gamma: Tensor
+    beta: Tensor
+    mean: Tensor
+    var: Tensor
+    epsilon: float
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        scale, shift = self.scale_shift(self.mean, self.var)
+        shape = (1, -1) + (1,) * (x.dim() - 2)
+        return x * scale.view(shape) + shift.view(shape)
+
+    def scale_shift(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        """(s, t) with BN(x) = s x + t, for the given statistics."""
+        scale = self.gamma * torch.rsqrt(var + self.epsilon)
+        return scale, self.beta - mean * scale
+
+
+Statistics = Mapping[int, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A graph of steps ending in a Linear head; see the module's docstring."""
+
+    steps: tuple[Step, ...]
+
+    def __post_init__(self) -> None:
+        if not self.steps or not isinstance(self.steps[-1], Linear):
+            last = type(self.steps[-1]).__name__ if self.steps else "nothing"
+            raise UnsupportedLayerError(
+                f"the network must end in a Linear layer that gives the logits; it ends in {last}"
+            )
+
+    @property
+    def head(self) -> Linear:
+        return self.steps[-1]  # type: ignore[return-value]
+
+    @property
+    def num_classes(self) -> int:
+        return self.head.weight.shape[0]
+
+    @cached_property
+    def last_use(self) -> dict[int, int]:
+        """For each value that is read, the index of the last step that reads it."""
+        return {i: index for index, step in enumerate(self.steps) for i in step.inputs}
+
+    @cached_property
+    def overwritable(self) -> frozenset[int]:
+        """Indices of the ReLUs that alone read what an affine step has computed: they may work in place."""
+        read = Counter(i for step in self.steps for i in step.inputs)
+        return frozenset(
+            index
+            for index, step in enumerate(self.steps)
+            if isinstance(step, ReLU)
+            and read[step.inputs[0]] == 1
+            and step.inputs[0] > 0
+            and isinstance(self.steps[step.inputs[0] - 1], Affine)
+        )
+
+    def run(self, x: Tensor) -> list[Tensor]:
+        """All values, index 0 being `x` itself ([N, C, H, W])."""
+        values = [x]
+        for step in self.steps:
+            values.append(step(*(values[i] for i in step.inputs)))
+        return values
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits [N, K] of raw pixels [N, C, H, W] in [0, 1]."""
+        return self.run(x)[-1]
+
+    def map_tensors(self, f: Any) -> Network:
+        """A copy whose every tensor t is f(t)."""
+        return Network(
+            tuple(
+                dataclasses.replace(
+                    s,
+                    **{
+                        k.name: f(getattr(s, k.name))
+                        for k in dataclasses.fields(s)
+                        if isinstance(getattr(s, k.name), Tensor)
+                    },
+                )
+                for s in self.steps
+            )
+        )
+
+    def detach(self) -> Network:
+        """A copy without gradient (a new snapshot)."""
+        return self.map_tensors(lambda t: t.detach())
+
+    def to(self, dtype: torch.dtype) -> Network:
+        """A detached copy in another floating dtype (exact from float32 to float64)."""
+        return self.map_tensors(lambda t: t.detach().to(dtype))
+
+    def fold_batchnorm(self, statistics: Statistics | None = None) -> Network:
+        """A network without the BatchNorm steps that directly follow an affine step.
+
+        W' = s W and b' = s b + t, with s, t of `BatchNorm.scale_shift`. `statistics` maps the index of a BatchNorm
+        step to the (mean, var) to use in place of its own, with gradient (training: those of the clean batch).
+        Other BatchNorm steps stay as they are.
+        """
+        statistics = statistics or {}
+        used = [i for step in self.steps for i in step.inputs]
+        renumber: dict[int, int] = {0: 0}
+        out: list[Step] = []
+        for index, step in enumerate(self.steps):
+            source = renumber[step.inputs[0]]
+            if isinstance(step, BatchNorm):
+                mean, var = statistics.get(index, (step.mean, step.var))
+                before = out[source - 1] if source else None
+                if isinstance(before, Affine) and used.count(step.inputs[0]) == 1:
+                    scale, shift = step.scale_shift(mean, var)
+                    weight = before.weight * scale.view((-1,) + (1,) * (before.weight.dim() - 1))
+                    out[source - 1] = dataclasses.replace(before, weight=weight, bias=before.bias * scale + shift)
+                    renumber[index + 1] = source
+                    continue
+                step = dataclasses.replace(step, mean=mean, var=var)
+            out.append(dataclasses.replace(step, inputs=tuple(renumber[i] for i in step.inputs)))
+            renumber[index + 1] = len(out)
+        return Network(tuple(out))

@@ -1,0 +1,313 @@
+"""From a name to a verified network: `load_model`, and `AcertModel`, the module that it returns.
+
+Loading never runs code that came with the weights: the record names one of this package's architectures, its sizes are
+checked, the network is laid out without memory, and only then do the tensors of the verified file take their places.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from acert_zoo._files import write_atomically
+from acert_zoo._json import parse_json
+from acert_zoo.bounds.certified_prediction import predict_certified
+from acert_zoo.bounds.network_certifier import NetworkCertifier
+from acert_zoo.cascades.cascade import Cascade
+from acert_zoo.errors import (
+    InvalidInputError,
+    MissingDependencyError,
+    UnknownNameError,
+    UnsoundSettingError,
+    UnsupportedLayerError,
+    WeightsError,
+)
+from acert_zoo.network.tracing import trace
+from acert_zoo.zoo import registry, resolve, weights
+from acert_zoo.zoo.expected_logits import check_fingerprint, compute_fingerprint
+from acert_zoo.zoo.meta_network import blank_network, check_tensors
+from acert_zoo.zoo.model_info import ModelInfo
+
+_MAX_MEMBERS = 32
+
+
+class AcertModel(nn.Module):
+    """A classifier of the zoo: raw pixels [N, C, H, W] in [0, 1] in, logits [N, K] out; normalisation is inside.
+
+    Attributes:
+        classifier: the architecture's module, BatchNorm folded; bounds are computed on it.
+        info: the record of the checkpoint, or None for a network of one's own.
+
+    Args:
+        classifier: a module of `acert_zoo.network.architectures`.
+        info: needed for saving; its `arch` and `arch_kwargs` rebuild `classifier`.
+        metadata: strings that the weights file carries (kept, so that saving gives the same bytes again).
+    """
+
+    def __init__(
+        self, classifier: nn.Module, info: ModelInfo | None = None, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.info = info
+        self.metadata = dict(metadata or {})
+        self._loaded_digest: str | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(images)
+
+    @property
+    def layers(self) -> nn.Module:
+        """The layers that bounds are computed on."""
+        return self.classifier.layers if hasattr(self.classifier, "layers") else self.classifier  # type: ignore[return-value]
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images."""
+        return tuple(self.classifier.input_shape)  # type: ignore[arg-type,return-value]
+
+    @property
+    def num_classes(self) -> int:
+        """The number of logits K."""
+        return self.classifier.num_classes  # type: ignore[return-value]
+
+    @property
+    def weights_sha256(self) -> str:
+        """sha256 of the weights file: of the loaded one while the weights are as loaded, else of the one
+        `save_pretrained` would write now."""
+        digest = hashlib.sha256(weights.serialize(self.classifier.state_dict(), self.metadata)).hexdigest()
+        unchanged = digest == self._loaded_digest and self.info is not None and self.info.sha256 is not None
+        return self.info.sha256 if unchanged else digest  # type: ignore[union-attr,return-value]
+
+    def certifier(
+        self, *, method: str = "ibp", rounding: str = "real-sound", budget: float | None = None
+    ) -> NetworkCertifier:
+        """What `acert_zoo.certify` uses for this model."""
+        return NetworkCertifier(trace(self).detach(), self.input_shape, method, rounding, budget)
+
+    def predict_certified(self, images: Tensor, eps: str | float | Fraction) -> Any:
+        """Labels with the guarantee that they do not change within `eps`; see
+        `acert_zoo.bounds.certified_prediction.predict_certified`."""
+        return predict_certified(self, images, eps)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        progress: bool = True,
+    ) -> AcertModel:
+        """The model in a Hub repository ("owner/repo"), in a folder that `save_pretrained` wrote, or of the registry.
+
+        Like `PyTorchModelHubMixin.from_pretrained`, but strict: the digest is checked before anything is parsed, every
+        tensor must be expected and there, and pickled weights are refused. Arguments and errors are `load_model`'s.
+        """
+        text = os.fspath(name)
+        if text.count("/") == 1 and not os.path.exists(text) and not text.startswith((resolve.HUB_PREFIX, ".", "/")):
+            text = resolve.HUB_PREFIX + text
+        located = resolve.locate(
+            text,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+            progress=progress,
+        )
+        if located.info.kind != "model":
+            raise WeightsError(f"{text} is a {located.info.kind}: load it with acert_zoo.load_model")
+        return _assemble(located)
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Writes config.json, model.safetensors and, where there is none, a short README.md into `directory`.
+
+        Unchanged weights give the same bytes as they were loaded from; changed ones lose the metrics of the record.
+
+        Raises:
+            InvalidInputError: `info` is None or does not describe this network, or the weights are not finite float32.
+            OSError: the folder cannot be made or written.
+        """
+        if self.info is None:
+            raise InvalidInputError("saving needs the model's record: AcertModel(classifier, ModelInfo(...))")
+        state = self.classifier.state_dict()
+        check_tensors(blank_network(self.info, InvalidInputError), state, "the network", InvalidInputError)
+        info, metadata = self.info, self.metadata
+        if self.weights_sha256 != info.sha256:
+            training = self.training
+            fingerprint = compute_fingerprint(self.eval(), self.input_shape)
+            self.train(training)
+            info = replace(info, fingerprint=fingerprint, metrics=(), hub=None, sha256=None, size=None)
+            info = replace(info, parameters=sum(p.numel() for p in self.classifier.parameters()), file=None)
+            metadata = {**metadata, "config": json.dumps(json.loads(resolve.format_config(info)))}
+        content = weights.serialize(state, metadata)
+        info = replace(info, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / resolve.WEIGHTS_NAME, content)
+        write_atomically(folder / resolve.CONFIG_NAME, resolve.format_config(info).encode())
+        if not (folder / "README.md").exists():
+            write_atomically(folder / "README.md", _short_card(info).encode())
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Push model with acert-zoo",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+    ) -> str:
+        """Creates the Hub repository where needed and uploads `save_pretrained`'s files in one commit; returns its URL.
+
+        A README.md that the repository has already is kept.
+        """
+        try:
+            from huggingface_hub import CommitOperationAdd, HfApi
+        except ImportError as error:
+            raise MissingDependencyError("push_to_hub needs huggingface_hub: pip install huggingface_hub") from error
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            api = HfApi(token=token, library_name="acert-zoo")
+            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            card = Path(folder) / "README.md"
+            card.write_text(card.read_text(encoding="utf-8").replace("OWNER/REPOSITORY", repo_id), encoding="utf-8")
+            keep = {"README.md"} if api.file_exists(repo_id, "README.md", revision=branch) else set()
+            files = [path for path in sorted(Path(folder).iterdir()) if path.name not in keep]
+            commit = api.create_commit(
+                repo_id,
+                [CommitOperationAdd(path.name, path) for path in files],
+                commit_message=commit_message,
+                revision=branch,
+                create_pr=create_pr,
+            )
+        return str(commit)
+
+
+def load_model(
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+    token: str | bool | None = None,
+    progress: bool = True,
+) -> AcertModel | Cascade:
+    """The model `name`, verified, in eval mode.
+
+    Args:
+        name: a registered name (`cifar10_kappa025`, `cifar10_kappa025.v1`), `hf-hub:owner/repo[@revision]`, a folder
+            with config.json and model.safetensors, or a .safetensors file.
+        revision: branch, tag or commit of a Hub repository; registered models have theirs pinned.
+        cache_dir: huggingface_hub's cache, by default its own ($HF_HOME).
+        local_files_only: never use the network (HF_HUB_OFFLINE=1 does the same).
+        force_download: fetch again what is in the cache.
+        token: Hub token; True, or None, for the one of `hf auth login`; False for none.
+        progress: whether downloads show a progress bar.
+
+    Raises:
+        UnknownNameError: `name` means nothing, or its architecture is not of this package.
+        InvalidInputError: `name` is neither a string nor a path.
+        DownloadError: the Hub cannot be reached, refuses, or has no such file.
+        WeightsError: missing, truncated or altered file, other tensors than the architecture's, another fingerprint.
+    """
+    if not isinstance(name, (str, os.PathLike)):
+        raise InvalidInputError(f"a model is loaded by name, such as 'cifar10_kappa025', not by {name!r:.80}")
+    options: dict[str, Any] = {
+        "cache_dir": cache_dir,
+        "local_files_only": local_files_only,
+        "force_download": force_download,
+        "token": token,
+        "progress": progress,
+    }
+    located = resolve.locate(name, revision=revision, **options)
+    if located.info.kind == "cascade":
+        return _assemble_cascade(located, options)
+    return _assemble(located)
+
+
+def _assemble(located: resolve.Located) -> AcertModel:
+    info, source = located.info, str(located.path)
+    classifier = blank_network(info, WeightsError)
+    tensors = weights.read_tensors(located.content, source)
+    check_tensors(classifier, tensors, source, WeightsError)
+    classifier.load_state_dict(tensors, strict=True, assign=True)
+    model = AcertModel(classifier, info, weights.read_metadata(located.content, source)).eval()
+    model._loaded_digest = hashlib.sha256(weights.serialize(tensors, model.metadata)).hexdigest()
+    if info.fingerprint is not None:
+        check_fingerprint(model, model.input_shape, info.fingerprint, source)
+    return model
+
+
+def _assemble_cascade(located: resolve.Located, options: Mapping[str, Any]) -> Cascade:
+    """A cascade from its JSON: {"schema_version": 1, "members": [{"name": NAME.vN, "sha256": ...}], "gates": [eps]}."""
+    source = str(located.path)
+    try:
+        document = parse_json(located.content.decode("utf-8"))
+        if document["schema_version"] != 1:
+            raise ValueError("its schema_version is not known")
+        named = [(str(m["name"]), str(m["sha256"])) for m in document["members"]]
+        gates = [str(gate) for gate in document["gates"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{source} is not a cascade file: {error!r}") from error
+    if len(named) > _MAX_MEMBERS:
+        raise WeightsError(f"{source} names {len(named)} members; at most {_MAX_MEMBERS} are loaded")
+    members = []
+    for name, sha256 in named:
+        try:
+            registry.model_info(name)  # members are registered checkpoints: a cascade file reaches no other place
+        except UnknownNameError as error:
+            raise UnknownNameError(
+                f"{source} names a member that this release of acert-zoo does not have (a newer one may): {error}"
+            ) from None
+        member = resolve.locate(name, **options)
+        if member.info.kind != "model" or member.info.sha256 != sha256:
+            raise WeightsError(f"{source}: member {name} is not the model with sha256 {sha256}")
+        members.append(_assemble(member))
+    try:
+        cascade = Cascade(members, gates).eval()
+    except (InvalidInputError, UnsoundSettingError, UnsupportedLayerError) as error:
+        raise WeightsError(f"{source} is no cascade that can be built: {error}") from error
+    cascade.info = located.info
+    if located.info.fingerprint is not None and cascade.input_shape is not None:
+        check_fingerprint(cascade, cascade.input_shape, located.info.fingerprint, source)
+    return cascade
+
+
+def _short_card(info: ModelInfo) -> str:
+    """A README.md that says what the files are; published checkpoints bring a full model card instead."""
+    tags = "license: apache-2.0\n" if info.license == "Apache-2.0" else ""
+    return f"""---
+{tags}library_name: acert-zoo
+pipeline_tag: image-classification
+tags:
+- certified-robustness
+- acert-zoo
+---
+# {info.name}
+
+An image classifier with certified l-inf robustness.
+
+```python
+import acert_zoo
+
+model = acert_zoo.load_model("hf-hub:OWNER/REPOSITORY")
+images, labels = acert_zoo.sample_data("{info.dataset or "cifar10"}")
+print(acert_zoo.certify(model, images, labels).acr)
+```
+"""

@@ -1,0 +1,174 @@
+"""What is known of one checkpoint, as frozen dataclasses that check themselves. Needs no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import PurePosixPath
+from typing import Any
+
+from acert_zoo.errors import InvalidInputError, UnknownNameError
+
+KINDS = ("model", "cascade")
+METRICS = ("accuracy", "acr", "acr_percent", "certified_accuracy")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured number, with everything needed to read it.
+
+    `value` is in `unit` ("%" for accuracies and acr_percent, "pixel" for acr, a radius in pixel units of [0, 1]); `eps`
+    is the radius a certified accuracy refers to, written exactly ("2/255"); `n` is the number of images.
+    """
+
+    metric: str
+    value: float
+    unit: str
+    n: int
+    dataset: str
+    split: str
+    eps: str | None = None
+    method: str | None = None
+    rounding: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise UnknownNameError.near("metric", self.metric, METRICS)
+        if type(self.value) not in (int, float) or not 0 <= self.value <= 100:
+            raise InvalidInputError(
+                f"metric {self.metric!r} has the value {self.value!r}; a number in [0, 100] is meant"
+            )
+        if type(self.n) is not int or self.n < 1:
+            raise InvalidInputError(f"metric {self.metric!r} has n = {self.n!r}; a positive number of images is meant")
+        for key in ("unit", "dataset", "split", "eps", "method", "rounding"):
+            if not isinstance(getattr(self, key), str | None):
+                raise InvalidInputError(f"metric {self.metric!r}: {key} {getattr(self, key)!r} is not a string")
+        if (self.metric == "certified_accuracy") != (self.eps is not None and self.metric != "acr_percent"):
+            raise InvalidInputError(f"metric {self.metric!r} with eps {self.eps!r}: certified accuracies need an eps")
+
+
+@dataclass(frozen=True)
+class HubLocation:
+    """Where a checkpoint lies on the Hugging Face Hub: repository and the pinned revision (a commit id)."""
+
+    repo_id: str
+    revision: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.repo_id, str) or not _REPO.fullmatch(self.repo_id):
+            raise InvalidInputError(f"Hub repository {self.repo_id!r}: owner/name is meant")
+        if not isinstance(self.revision, str) or not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise InvalidInputError(f"Hub revision {self.revision!r}: a commit id of 40 hexadecimal digits is meant")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What is known of one checkpoint. Only `name`, `arch` and `arch_kwargs` are known of every model.
+
+    Attributes:
+        kind: "model", or "cascade" (whose file is JSON that names its members).
+        method: training objective ("acert", "ibp", "standard", ...).
+        kappa: weight of the natural loss in training, in [0, 1].
+        eps_max: largest training radius in pixel units, written exactly ("8.8/255").
+        file: path of the weights, relative to the package (registry) or to config.json (a folder).
+        sha256, size: of that file; both are checked before a byte of it is parsed.
+        fingerprint: logits of a fixed input, compared after loading (see `acert_zoo.zoo.expected_logits`).
+    """
+
+    name: str
+    arch: str
+    arch_kwargs: Mapping[str, Any]
+    version: int = 1
+    kind: str = "model"
+    dataset: str | None = None
+    method: str | None = None
+    kappa: float | None = None
+    eps_max: str | None = None
+    file: str | None = None
+    sha256: str | None = None
+    size: int | None = None
+    parameters: int | None = None
+    fingerprint: Mapping[str, Any] | None = None
+    metrics: tuple[Metric, ...] = ()
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    license: str | None = None
+    hub: HubLocation | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise InvalidInputError(f"model name {self.name!r}: lower-case letters, digits and _ are meant")
+        if type(self.version) is not int or not 1 <= self.version < 10**6:
+            raise InvalidInputError(f"{self.name}: version {self.version!r} is not a positive integer")
+        if self.kind not in KINDS:
+            raise UnknownNameError.near("kind of model", self.kind, KINDS)
+        if not isinstance(self.arch, str) or not isinstance(self.arch_kwargs, Mapping):
+            raise InvalidInputError(f"{self.name}: arch is a name and arch_kwargs an object of its arguments")
+        if self.sha256 is not None and (not isinstance(self.sha256, str) or not _DIGEST.fullmatch(self.sha256)):
+            raise InvalidInputError(f"{self.name}: sha256 {self.sha256!r} is not 64 lower-case hexadecimal digits")
+        if self.size is not None and (type(self.size) is not int or self.size < 1):
+            raise InvalidInputError(f"{self.name}: size {self.size!r} is not a positive number of bytes")
+        if self.kappa is not None and (type(self.kappa) not in (int, float) or not 0 <= self.kappa <= 1):
+            raise InvalidInputError(f"{self.name}: kappa {self.kappa!r} is not a number in [0, 1]")
+        if self.parameters is not None and type(self.parameters) is not int:
+            raise InvalidInputError(f"{self.name}: parameters {self.parameters!r} is not a number of parameters")
+        for key in ("dataset", "method", "eps_max", "license"):
+            if not isinstance(getattr(self, key), str | None):
+                raise InvalidInputError(f"{self.name}: {key} {getattr(self, key)!r} is not a string")
+        for key in ("recipe", "training", "fingerprint"):
+            if not isinstance(getattr(self, key), Mapping) and (key != "fingerprint" or self.fingerprint is not None):
+                raise InvalidInputError(f"{self.name}: {key} is an object, got {getattr(self, key)!r}")
+        if self.file is not None:
+            _check_relative(self.name, self.file)
+
+    @property
+    def versioned_name(self) -> str:
+        """The name that never changes its meaning: `cifar10_kappa025.v1`."""
+        return f"{self.name}.v{self.version}"
+
+    def metric(self, metric: str, eps: str | None = None, split: str = "test") -> Metric | None:
+        """The recorded metric of that name (and eps, for certified accuracies), or None."""
+        for m in self.metrics:
+            if m.metric == metric and m.split == split and (eps is None or m.eps == eps):
+                return m
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON stores it."""
+        return {**asdict(self), "metrics": [asdict(m) for m in self.metrics]}
+
+    @classmethod
+    def from_dict(cls, record: Any) -> ModelInfo:
+        """A record read from JSON; InvalidInputError or UnknownNameError where it is not a valid one."""
+        values = _arguments(cls, record)
+        metrics, hub = values.get("metrics", ()), values.get("hub")
+        if not isinstance(metrics, Iterable):
+            raise InvalidInputError(f"metrics is a list, got {metrics!r}")
+        values["metrics"] = tuple(m if isinstance(m, Metric) else Metric(**_arguments(Metric, m)) for m in metrics)
+        if hub is not None and not isinstance(hub, HubLocation):
+            values["hub"] = HubLocation(**_arguments(HubLocation, hub))
+        return cls(**values)
+
+
+def _arguments(cls: Any, record: Any) -> dict[str, Any]:
+    """The keyword arguments of dataclass `cls` from a JSON object, its keys checked."""
+    if not isinstance(record, Mapping):
+        raise InvalidInputError(f"a {cls.__name__} is a JSON object, got {type(record).__name__}")
+    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls)}
+    for key in record:
+        if key not in known:
+            raise UnknownNameError.near(f"key of a {cls.__name__}", key, known)
+    missing = [name for name, required in known.items() if required and name not in record]
+    if missing:
+        raise InvalidInputError(f"a {cls.__name__} needs the keys {', '.join(missing)}")
+    return dict(record)
+
+
+def _check_relative(name: str, file: str) -> None:
+    path = PurePosixPath(file) if isinstance(file, str) else None
+    if path is None or path.is_absolute() or ".." in path.parts or "\\" in file or ":" in file or file != str(path):
+        raise InvalidInputError(f"{name}: file {file!r} is not a plain relative path")

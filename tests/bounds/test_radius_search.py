@@ -1,0 +1,213 @@
+"""The radius search: hand-checkable networks, then random ones against a float64 bisection of the same bound."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from acert_zoo.bounds.ibp import robust_margin
+from acert_zoo.bounds.radius_search import certified_radius
+from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
+from acert_zoo.bounds.root_finding import find_roots
+from acert_zoo.errors import UnknownNameError, UnsoundSettingError
+from acert_zoo.network.graph import Network
+from acert_zoo.network.tracing import trace
+from tests.support.models import small_model
+
+LEVELS = ("float32", "real-sound", "float32-deployed")
+
+
+def bisected(network: Network, images: Tensor, labels: Tensor) -> Tensor:
+    """The root of the float64 IBP margin on [0, 1], to the last digit; 0 where it is not positive at 0."""
+    wide = network.to(torch.float64)
+    low, high = torch.zeros(len(images), dtype=torch.float64), torch.ones(len(images), dtype=torch.float64)
+    passed = robust_margin(wide, images.double(), labels, high) > 0
+    low[passed] = 1.0
+    for _ in range(70):
+        middle = (low + high) / 2
+        passed = robust_margin(wide, images.double(), labels, middle) > 0
+        low, high = torch.where(passed, middle, low), torch.where(passed, high, middle)
+    return low
+
+
+def one_pixel(scale: float = 1.0, bias: float = 0.0) -> Network:
+    """Logits (scale x + bias, 0) of one pixel x: the margin of class 0 vanishes at x = -bias / scale."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[scale], [0.0]]))
+        model[1].bias.copy_(torch.tensor([bias, 0.0]))
+    return trace(model.eval()).detach()
+
+
+def pixel(x: float) -> Tensor:
+    return torch.full((1, 1, 1, 1), x)
+
+
+@pytest.mark.parametrize("rounding", LEVELS)
+def test_one_pixel_known_radius(rounding: str) -> None:
+    found = certified_radius(one_pixel(1.0, -0.25), pixel(0.75), torch.tensor([0]), rounding=rounding)
+    assert 0.5 * (1 - 2e-6) <= found.radius.item() <= 0.5
+    assert 0 < found.margin.item() < 1e-5
+
+
+@pytest.mark.parametrize("rounding", LEVELS)
+def test_misclassified_is_zero(rounding: str) -> None:
+    found = certified_radius(one_pixel(1.0, -0.25), pixel(0.75), torch.tensor([1]), rounding=rounding)
+    assert found.radius.item() == 0
+    assert math.isnan(found.margin.item())
+
+
+@pytest.mark.parametrize("rounding", LEVELS)
+def test_constant_classifier_reaches_one(rounding: str) -> None:
+    found = certified_radius(one_pixel(0.0, 2.0), pixel(0.5), torch.tensor([0]), rounding=rounding)
+    assert found.radius.item() == 1.0
+
+
+def test_the_cube_stops_the_box() -> None:
+    """The logits meet only below x = 0, which no box within the cube reaches."""
+    assert certified_radius(one_pixel(1.0, 0.125), pixel(0.5), torch.tensor([0])).radius.item() == 1.0
+
+
+def test_equal_logits_prove_nothing() -> None:
+    assert certified_radius(one_pixel(1.0, -0.5), pixel(0.5), torch.tensor([0])).radius.item() == 0
+
+
+@pytest.mark.parametrize("exponent", [-30, -20, -12, -6])
+def test_tiny_radii_keep_their_digits(exponent: int) -> None:
+    """Radius 2^e exactly: float32 margins lose digits there, the float64 end of the search does not."""
+    network = one_pixel(2.0**10, -(2.0**9))
+    x = torch.nextafter(torch.tensor(0.5 + 2.0**exponent), torch.tensor(0.0)) if exponent < -24 else 0.5 + 2.0**exponent
+    x = float(torch.tensor(float(x), dtype=torch.float32))
+    radius = x - 0.5
+    found = certified_radius(network, pixel(x), torch.tensor([0])).radius.item()
+    if radius <= 0:
+        assert found == 0
+    else:
+        assert radius * (1 - 1.5e-6) <= found <= radius
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_a_bound_that_is_never_positive_ends(value: float) -> None:
+    roots = find_roots(
+        lambda i, e: torch.full_like(e, value),
+        torch.ones(3, dtype=torch.float64),
+        torch.full((3,), 0.01, dtype=torch.float64),
+        torch.ones(3),
+        1e-6,
+    )
+    assert roots.low.tolist() == [0, 0, 0]
+    assert roots.evaluations < 3 * 60
+
+
+@settings(max_examples=60)
+@given(
+    root=st.floats(1e-7, 0.99),
+    power=st.floats(0.3, 6),
+    factor=st.floats(1e-3, 1e3),
+    jump=st.booleans(),
+    guess=st.floats(1e-6, 1),
+)
+def test_find_roots_brackets_from_below(root: float, power: float, factor: float, jump: bool, guess: float) -> None:
+    """Any decreasing function, smooth or with a jump to NaN at its root: the end that passed, close to the root."""
+
+    def evaluate(index: Tensor, eps: Tensor) -> Tensor:
+        value = factor * (1 - (eps / root) ** power)
+        return torch.where(eps < root, factor, math.nan) if jump else value
+
+    start = torch.tensor([factor], dtype=torch.float64)
+    roots = find_roots(evaluate, start, torch.tensor([guess], dtype=torch.float64), torch.tensor([1.2]).double(), 1e-6)
+    assert root * (1 - 2e-6) <= roots.low.item() <= root
+    assert roots.evaluations < 80
+
+
+def test_margins_are_followed_one_by_one() -> None:
+    """Where another class takes over, R has a kink, and the two margins have none."""
+
+    def margins(index: Tensor, eps: Tensor) -> Tensor:
+        return torch.stack([1 - eps, 2 - (eps / 0.125) ** 2, torch.full_like(eps, math.inf)], 1)
+
+    root = 0.125 * math.sqrt(2)
+    guess, exponent = torch.tensor([0.02]).double(), torch.tensor([1.5]).double()
+    clean = torch.tensor([[1.0, 2.0, math.inf]]).double()
+    each = find_roots(margins, clean, guess, exponent, 1e-6)
+    smallest = find_roots(lambda i, e: margins(i, e).amin(1), clean.amin(1), guess, exponent, 1e-6)
+    for roots in (each, smallest):
+        assert root * (1 - 1e-6) <= roots.low.item() <= root
+    assert each.evaluations < smallest.evaluations
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_networks_match_bisection(seed: int) -> None:
+    network = trace(small_model(seed)).detach()
+    images = torch.rand(24, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    labels = network(images).argmax(1)
+    labels[::5] = (labels[::5] + 1) % 4
+    truth = bisected(network, images, labels)
+    found = certified_radius(network, images, labels, batch_size=7)
+    assert (found.radius <= truth * (1 + 1e-12)).all()
+    assert (found.radius >= truth * (1 - 2e-6)).all()
+    assert (found.radius[::5] == 0).all()
+    plain = certified_radius(network, images, labels, rounding="float32").radius
+    assert torch.allclose(plain, truth, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("level", ["real-sound", "float32-deployed"])
+def test_the_returned_radius_passes_a_fresh_proof(level: str) -> None:
+    network = trace(small_model(7)).detach()
+    images = torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(7))
+    labels = network(images).argmax(1)
+    found = certified_radius(network, images, labels, rounding=level)
+    good = found.radius > 0
+    assert good.sum() >= 38
+    proof = RigorousNetwork(network, level)
+    for i in good.nonzero().flatten().tolist():  # one at a time: another order of summation than in the search
+        assert proof.proves(images[i : i + 1], labels[i : i + 1], found.radius[i : i + 1]).item()
+    larger = proof.margins(images[good], labels[good], found.radius[good] * (1 + 5e-6))
+    assert (larger <= 0).all(), "the search stopped too early"
+
+
+def test_batch_size_does_not_matter() -> None:
+    network = trace(small_model(3)).detach()
+    images = torch.rand(30, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    labels = network(images).argmax(1)
+    radii = [certified_radius(network, images, labels, batch_size=b).radius for b in (1, 8, 30)]
+    for other in radii[1:]:
+        assert torch.allclose(radii[0], other, rtol=2e-6, atol=0)
+
+
+def test_few_evaluations() -> None:
+    """A work bound, not a time: bisection to 1e-6 would need 20 and more."""
+    network = trace(small_model(4)).detach()
+    images = torch.rand(200, 3, 8, 8, generator=torch.Generator().manual_seed(4))
+    found = certified_radius(network, images, network(images).argmax(1))
+    assert found.evaluations <= 9 * 200
+    assert found.proofs <= 3.5 * 200
+
+
+def test_overflowing_network_proves_nothing() -> None:
+    network = one_pixel(3e38, -3e38)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(3e38)
+    network = trace(model.eval()).detach()
+    assert certified_radius(network, pixel(0.5), torch.tensor([0])).radius.item() == 0
+
+
+def test_unknown_level_and_unsound_network() -> None:
+    network = one_pixel()
+    with pytest.raises(UnknownNameError, match="real-sound"):
+        certified_radius(network, pixel(0.5), torch.tensor([0]), rounding="real-sond")
+    with pytest.raises(UnsoundSettingError, match="not finite"):
+        certified_radius(one_pixel(math.inf), pixel(0.5), torch.tensor([0]))
+
+
+def test_no_images() -> None:
+    found = certified_radius(one_pixel(), torch.zeros(0, 1, 1, 1), torch.zeros(0, dtype=torch.int64))
+    assert found.radius.shape == (0,)
+    assert found.evaluations == 0

@@ -1,0 +1,82 @@
+"""Decimal strings and fractions to float64 and back: the direction of rounding is the point."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acert_zoo.errors import InvalidInputError
+from acert_zoo.exact_numbers import parse_eps, round_down, round_up, shortest_down
+
+BAD_NUMBERS = [-0.5, math.nan, math.inf, Fraction(-1, 2), b"1"]
+
+
+def test_by_hand():
+    assert parse_eps("2/255") == Fraction(2, 255)
+    assert parse_eps(" 2 / 255 ") == Fraction(2, 255)
+    assert parse_eps("0.3") == Fraction(3, 10) != parse_eps(0.3) == Fraction(0.3)
+    assert parse_eps("1e-3") == Fraction(1, 1000)
+    assert parse_eps(0) == parse_eps("-0") == 0
+    assert round_up(Fraction(2, 255)) == math.nextafter(2 / 255, 1) > 2 / 255
+    assert round_down(Fraction(2, 255)) == 2 / 255
+    assert round_up(Fraction(1, 2)) == round_down(Fraction(1, 2)) == 0.5
+    assert shortest_down(0.1) == "0.1"
+    assert shortest_down(0.3) == "0.29999999999999998"  # "0.3" is more than the float64 0.3
+    assert [shortest_down(r) for r in (0.0, 1.0, 1e22)] == ["0.0", "1.0", "1e+22"]
+
+
+def test_how_often_the_nearest_float_lies_below_a_pixel_radius():
+    assert sum(Fraction(k / 255) < Fraction(k, 255) for k in range(1, 256)) == 143
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [*BAD_NUMBERS, "abc", "2/0", "-1/255", "nan", "inf", "", "1/2/3", "1e99999", "0x10", "1_000", "٣", True, None, [1]],
+)
+def test_what_is_no_radius_is_named_in_the_error(bad):
+    with pytest.raises(InvalidInputError) as caught:
+        parse_eps(bad)
+    assert repr(bad) in str(caught.value)
+
+
+@given(st.fractions())
+def test_neighbouring_floats_enclose_a_fraction(f):
+    low, high = round_down(f), round_up(f)
+    assert Fraction(low) <= f <= Fraction(high)
+    assert high in (low, math.nextafter(low, math.inf))
+
+
+def test_beyond_the_largest_and_below_the_smallest_float():
+    huge, small = Fraction(10) ** 400, Fraction(1, 10**400)
+    assert (round_up(huge), round_up(-huge)) == (math.inf, -1.7976931348623157e308)
+    assert (round_down(huge), round_down(-huge)) == (1.7976931348623157e308, -math.inf)
+    assert (round_up(small), round_down(small)) == (5e-324, 0.0)
+
+
+@given(st.floats(min_value=0, allow_nan=False, allow_infinity=False))
+def test_the_printed_radius_reads_back_and_never_exceeds_what_was_proved(r):
+    text = shortest_down(r)
+    assert float(text) == r
+    assert Fraction(text) <= Fraction(r)
+    assert parse_eps(text) <= Fraction(r) or len(text) > 400
+
+
+@given(st.floats(min_value=1e-12, max_value=1, exclude_max=True))
+def test_no_shorter_decimal_would_do(r):
+    digits = len(shortest_down(r).split("e")[0].replace(".", "").strip("0"))
+    if digits > 1:
+        exact = Fraction(r)
+        place = Fraction(10) ** (digits - 2 - math.floor(math.log10(r)))
+        for shift in (0, 1):  # the two ways in which log10 may have rounded
+            shorter = Fraction(math.floor(exact * place / 10**shift), 1) / place * 10**shift
+            assert float(shorter) != r
+
+
+@pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
+def test_only_radii_are_printed(bad):
+    with pytest.raises(InvalidInputError, match="finite"):
+        shortest_down(bad)
