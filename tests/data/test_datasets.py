@@ -198,7 +198,7 @@ def test_torchvision_downloads_into_the_users_cache(tmp_path: Path, monkeypatch:
     import http.server
     import threading
 
-    datasets = pytest.importorskip("torchvision.datasets")
+    official = pytest.importorskip("torchvision.datasets")
     served = tmp_path / "served"
     served.mkdir()
     files, resources = mnist_files(), []
@@ -210,8 +210,8 @@ def test_torchvision_downloads_into_the_users_cache(tmp_path: Path, monkeypatch:
     handler.log_message = lambda *arguments: None  # type: ignore[attr-defined]
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_address[1]}/"])
-        monkeypatch.setattr(datasets.MNIST, "resources", resources)
+        monkeypatch.setattr(official.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_address[1]}/"])
+        monkeypatch.setattr(official.MNIST, "resources", resources)
         images, _ = datasets.load_split("mnist", "test")
         assert np.array_equal(images[..., 0], files["t10k-images-idx3-ubyte"])
         assert (tmp_path / "cache" / "acert-zoo" / "data" / "mnist" / "train_labels.npy").exists()
@@ -223,7 +223,7 @@ def test_torchvision_downloads_into_the_users_cache(tmp_path: Path, monkeypatch:
 
 
 def test_cifar10_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("torchvision.datasets")
+    official = pytest.importorskip("torchvision.datasets")
     generator = np.random.default_rng(3)
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
@@ -235,8 +235,8 @@ def test_cifar10_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class {i}" for i in range(10)]}))
     with pytest.raises(DatasetNotFoundError, match="could not be read"):  # torchvision checks the official digests
         datasets.load_split("cifar10", "test", tmp_path)
-    monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
-    monkeypatch.setattr(datasets.cifar, "check_integrity", lambda *arguments: True)
+    monkeypatch.setattr(official.CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(official.cifar, "check_integrity", lambda *arguments: True)
     images, _ = datasets.load_split("cifar10", "test", tmp_path)
     assert np.array_equal(images, batches["test_batch"].reshape(4, 3, 32, 32).transpose(0, 2, 3, 1))
     assert len(np.load(tmp_path / "cifar10" / "train_images.npy")) == 20

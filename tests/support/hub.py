@@ -17,7 +17,7 @@ from tests.support.hub_server import HubServer
 SMALL_REPO = "owner/small"
 SMALL_NAME = f"hf-hub:{SMALL_REPO}"
 # Fetching in a process of its own: everything of load_model up to the verified bytes, without importing torch.
-LOCATE = [sys.executable, "-c", f"from acert_zoo import locations; print(locations.locate({SMALL_NAME!r}).info.sha256)"]
+LOCATE = [sys.executable, "-c", f"from acert_zoo.zoo import resolve; print(resolve.locate({SMALL_NAME!r}).info.sha256)"]
 
 
 class ConnectedServer(HubServer):

@@ -180,7 +180,7 @@ def test_a_name_that_stands_twice_is_an_error(path: Path) -> None:
 
 def test_processes_that_add_at_once_lose_nothing(path: Path) -> None:
     code = (
-        "import json, sys; from acert_zoo import registry; record = json.loads(sys.argv[2])\n"
+        "import json, sys; from acert_zoo.zoo import registry; record = json.loads(sys.argv[2])\n"
         "for version in range(int(sys.argv[3]), 40, 4):\n"
         "    registry.add_record(sys.argv[1], {**record, 'version': version + 1, 'sha256': f'{version:064x}'})"
     )
