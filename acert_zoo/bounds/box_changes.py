@@ -1,10 +1,9 @@
 """Margins on boxes a little larger or smaller than a proved one, without another float64 propagation.
 
-Given the intervals [l, u] of every value on B(x, eps) (float64, `real_sound.py`), those on B(x, eps') are [l - a, u +
-b] for
-eps' >= eps and [l + a, u - b] for eps' <= eps, with some *change* a, b >= 0. It is passed on from layer to layer in
-float32, rounded up where the box grows and down where it shrinks. Its relative error is near 2e-4, but it is small
-itself: for eps' = eps (1 +- 1e-4) a relative 2e-8 of eps is lost.
+Given the intervals [l, u] of every value on B(x, eps) (float64, `real_sound.py`), those on B(x, eps') are
+[l - a, u + b] for eps' >= eps and [l + a, u - b] for eps' <= eps, with some *change* a, b >= 0. It is passed on from
+layer to layer in float32, rounded up where the box grows and down where it shrinks. Its relative error is near 2e-4,
+but it is small itself: for eps' = eps (1 +- 1e-4) a relative 2e-8 of eps is lost.
 
 **Rules.** If a value lies in that interval on B(x, eps'), then so does the next one with
     input    grows: a = max(0, min(x, eps') - eps),      shrinks: a = max(0, min(x, eps) - eps'); b with 1 - x for x

@@ -1,8 +1,8 @@
 """The rules of level `float32-deployed`: every interval holds the activations of the real-valued network *and* those
 that its float32 program computes, for every float32 input in the box, in any summation order, with or without FMA.
 
-u = 2^-53 and k as in `real_sound.py`; U = 2^-24 is the unit roundoff of float32, q = g32(n + 2) = (n + 2)U / (1 - (n +
-2)U).
+u = 2^-53 and k as in `real_sound.py`; U = 2^-24 is the unit roundoff of float32,
+q = g32(n + 2) = (n + 2)U / (1 - (n + 2)U).
 
 **Assumed of the program's kernels**: each output is a sum of the n products and the bias, in any order, in float32 or
 wider, each operation rounded to nearest with gradual underflow or flush-to-zero. (Not Winograd, FFT, Strassen, TF32,

@@ -46,7 +46,8 @@ def grid(
     channels: int, kernel: tuple[int, int], block: int, *, bias: bool, places_first: bool
 ) -> tuple[Conv, Interval]:
     """A convolution whose products are added channel by channel, or place by place of the kernel
-    (`nonnegative_boxes.py`).""" height, width = kernel
+    (`nonnegative_boxes.py`)."""
+    height, width = kernel
     values, start = long_sum(channels * height * width, block, bias=bias)
     shape = (height, width, channels) if places_first else (channels, height, width)
     x = values.view(shape).permute(2, 0, 1) if places_first else values.view(shape)
