@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from acert_zoo.errors import InvalidInputError
+
+
+def check_plain_file(path: str | os.PathLike[str], what: str = "file") -> None:
+    """Whether `path` is a plain file (or a link to one): a pipe would be waited for, a device read without end.
+
+    Raises:
+        InvalidInputError: it does not exist, or is a folder, a pipe, a device, or no path at all.
+    """
+    name = os.fspath(path)
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise InvalidInputError(f"{what} {name!r} does not exist") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL character
+        raise InvalidInputError(f"{what} {name!r} cannot be read: {error}") from None
+    if stat.S_ISDIR(mode):
+        raise InvalidInputError(f"{what} {name!r} is a folder; a file is needed")
+    if not stat.S_ISREG(mode):
+        raise InvalidInputError(f"{what} {name!r} is a device or a pipe; a plain file is needed")
 
 
 def check_output_file(path: str | os.PathLike[str]) -> None:

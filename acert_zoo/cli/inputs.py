@@ -101,11 +101,12 @@ def _image_files(
 ) -> Inputs:
     import torch
 
-    from acert_zoo.data.image_files import image_paths, load_images
+    from acert_zoo.data.image_files import load_images
+    from acert_zoo.data.image_paths import image_paths
 
     if input_shape is None:
         raise InvalidInputError("the model does not say which image size it takes; use --data")
-    paths = image_paths(files)[:limit]
+    paths = [found.path for found in image_paths(files)][:limit]
     targets = None
     if labels is not None:
         values = _parse_labels(labels)

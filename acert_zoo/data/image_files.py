@@ -1,128 +1,274 @@
-"""PNG and JPEG files as raw pixels: exact where the file allows it, refused (or converted on request) where not."""
+"""Image files as raw pixels: exact where the file allows it, refused (or converted on request) where not.
+
+One rule for every depth: a sample k of b bits becomes k / (2^b - 1), rounded once to float32. Sizes, transparency and
+colour that a model does not take are errors unless `resize` asks for the conversion; docs/images.md has the whole list.
+"""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from acert_zoo.data.datasets import to_pixels
+from acert_zoo._files import check_plain_file
 from acert_zoo.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
     from torch import Tensor
 
-FORMATS = ("PNG", "JPEG")
-SUFFIXES = (".png", ".jpg", ".jpeg")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+MAX_PIXELS = 2**25  # the header alone decides: decoding 80 million pixels takes 20 s, and no model here takes so many
 
-# Pillow modes whose conversion to RGB loses nothing. CMYK, YCbCr, 16-bit and float modes are not among them.
+# Pillow modes that convert to RGB without loss. CMYK, YCbCr, LAB and HSV do not.
 _EXACT_MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
+_DEEP_GREY_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
+_GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R 601-2, as Pillow's own conversion to grey
 
 
-def image_paths(arguments: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The image files that `arguments` name: files as they are, folders by their PNG and JPEG files in name order.
+@dataclass(frozen=True)
+class ImageBatch:
+    """What `read_images` found.
 
-    Raises:
-        InvalidInputError: a path does not exist, or a folder holds no PNG or JPEG file.
+    Attributes:
+        pixels: float32 [N, C, H, W] in [0, 1] of the N files that could be read.
+        read: positions of these among the paths asked for.
+        unreadable: why each other file could not be read, by its position.
+        stretched: how many of the N were scaled by different factors in height and width.
     """
-    paths: list[Path] = []
-    for argument in arguments:
-        path = Path(argument)
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-            if not inside:
-                raise InvalidInputError(f"folder {str(path)!r} holds no PNG or JPEG file")
-            paths += inside
-        elif path.is_file():
-            paths.append(path)
-        elif path.exists():
-            raise InvalidInputError(f"image file {str(path)!r} is a device or a pipe; a plain file is needed")
-        else:
-            raise InvalidInputError(f"image file {str(path)!r} does not exist")
-    return paths
+
+    pixels: Tensor
+    read: list[int]
+    unreadable: dict[int, str]
+    stretched: int
 
 
 def load_images(paths: Sequence[str | os.PathLike[str]], input_shape: Sequence[int], *, resize: bool = False) -> Tensor:
-    """Raw pixels of PNG or JPEG files, float32 [N, C, H, W] in [0, 1]: a byte k becomes fl32(k / 255).
+    """Raw pixels of image files, float32 [N, C, H, W] in [0, 1].
 
     Args:
-        paths: the files, in the order of the result.
+        paths: PNG, JPEG, WebP, BMP, TIFF or GIF files, in the order of the result.
         input_shape: (C, H, W) that the model takes; C is 1 (greyscale) or 3 (RGB).
         resize: scale an image of another size (bilinear, antialiased, aspect ratio not kept), turn colour into grey
-            for C = 1, drop transparency, and convert colour modes that are not 8-bit RGB. Without it, only
-            conversions that change no pixel value are made; everything else is an error.
+            for C = 1, drop transparency, and convert other colour models to RGB. Without it, only conversions that
+            change no pixel value are made; everything else is an error.
 
     Raises:
-        InvalidInputError: naming the file: unreadable, truncated, not PNG or JPEG, absurdly large, animated, or of a
-            size or colour mode that the model does not take.
+        InvalidInputError: naming every file that cannot be read: not a plain file, truncated, of another format, of
+            more than 2^25 pixels, animated, or of a size or colour mode that the model does not take.
     """
+    batch = read_images(paths, input_shape, resize=resize)
+    reasons = list(batch.unreadable.values())
+    if len(reasons) == 1:
+        raise InvalidInputError(reasons[0])
+    if reasons:
+        raise InvalidInputError(f"{len(reasons)} of {len(paths)} image files cannot be used:\n" + "\n".join(reasons))
+    return batch.pixels
+
+
+def read_images(paths: Sequence[str | os.PathLike[str]], input_shape: Sequence[int], *, resize: bool) -> ImageBatch:
+    """As `load_images`, but files that cannot be read are named in the result."""
+    import torch
+
     channels, height, width = input_shape
     if channels not in (1, 3):
         raise InvalidInputError(f"image files hold 1 or 3 channels; the model takes {channels}")
-    arrays = np.empty((len(paths), height, width, channels), dtype=np.uint8)
-    for i, path in enumerate(paths):
-        arrays[i] = _read(path, channels, height, width, resize)
-    return to_pixels(arrays)
+    pixels = np.empty((len(paths), height, width, channels), dtype=np.float32)
+    read: list[int] = []
+    unreadable: dict[int, str] = {}
+    stretched = 0
+    for position, path in enumerate(paths):
+        try:
+            image = _decode(path)
+            pixels[len(read)] = _fit(image, os.fspath(path), channels, height, width, resize)
+        except InvalidInputError as error:
+            unreadable[position] = str(error)
+            continue
+        stretched += image.size[0] * height != image.size[1] * width
+        read.append(position)
+    found = torch.from_numpy(pixels[: len(read)]).permute(0, 3, 1, 2)
+    return ImageBatch(found, read, unreadable, stretched)
 
 
-def _read(path: str | os.PathLike[str], channels: int, height: int, width: int, resize: bool) -> np.ndarray:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+@dataclass(frozen=True)
+class _Decoded:
+    """One file, upright: an image of at most 8 bits a sample, or samples uint16 [H, W, channels] of 16 bits.
+
+    `transparent`: samples of 16 bits of which some do not count as opaque.
+    """
+
+    image: Image | None
+    samples: np.ndarray | None = None
+    transparent: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)"""
+        if self.samples is not None:
+            return self.samples.shape[1], self.samples.shape[0]
+        assert self.image is not None
+        return self.image.size
+
+
+def _decode(path: str | os.PathLike[str]) -> _Decoded:
+    """The file at `path`, turned as viewers turn it. Colour profiles are not applied."""
+    from PIL import Image, UnidentifiedImageError
 
     name = os.fspath(path)
+    check_plain_file(path, "image file")
     try:
         with warnings.catch_warnings():
-            # An image too large to be decoded in good conscience is an error here, not a warning.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is lower than Pillow's
             with Image.open(path, formats=FORMATS) as file:
-                if getattr(file, "n_frames", 1) > 1:
-                    raise InvalidInputError(f"image file {name!r} is animated; a single image is needed")
-                file.load()
-                image: Image.Image = ImageOps.exif_transpose(file)
+                if file.width * file.height > MAX_PIXELS:
+                    raise InvalidInputError(
+                        f"image file {name!r} is too large: {file.width:,}x{file.height:,} pixels, "
+                        f"at most {MAX_PIXELS:,} are read"
+                    )
+                # A phone's JPEG may hold further pictures (a depth map, say) behind the one that is meant.
+                if getattr(file, "is_animated", False) and file.format != "MPO":
+                    raise InvalidInputError(
+                        f"image file {name!r} is animated or has several pages; a single image is needed"
+                    )
+                return _samples(path, name, file)
     except UnidentifiedImageError as error:
-        raise InvalidInputError(f"image file {name!r} is not a readable PNG or JPEG file") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InvalidInputError(f"image file {name!r} is too large to be decoded: {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways of saying "broken"
-        if isinstance(error, InvalidInputError):
-            raise
+        accepted = ", ".join(FORMATS[:-1]) + f" or {FORMATS[-1]}"
+        raise InvalidInputError(f"image file {name!r} is not a readable {accepted} file") from error
+    except Image.DecompressionBombError as error:
+        raise InvalidInputError(f"image file {name!r} is too large: {error}") from error
+    except InvalidInputError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, IndexError) as error:  # Pillow's "broken"
         raise InvalidInputError(f"image file {name!r} cannot be read: {error}") from error
 
-    if image.size != (width, height) and not resize:
+
+def _samples(path: str | os.PathLike[str], name: str, file: ImageFile) -> _Decoded:
+    from PIL import Image, ImageOps
+
+    raw = _raw_mode(file)
+    transparent = file.info.get("transparency")
+    if file.mode in _DEEP_GREY_MODES or (file.mode == "I" and file.format == "PNG"):
+        grey = np.asarray(_upright(file)).astype(np.uint16)[..., None]
+        return _Decoded(None, grey, transparent is not None and bool((grey == transparent).any()))
+    if file.mode in ("I", "F"):
         raise InvalidInputError(
-            f"image file {name!r} is {image.width}x{image.height} (width x height); "
-            f"the model takes {width}x{height}; --resize scales it"
+            f"image file {name!r} has colour mode {file.mode}, whose range no format fixes; save it with 8 or 16 bits"
         )
-    pixels = _channels(image, name, channels, resize)
+    if ";16" not in raw:
+        file.load()
+        return _Decoded(ImageOps.exif_transpose(file))
+    if file.format != "PNG" or raw not in ("RGB;16B", "RGBA;16B"):
+        raise InvalidInputError(
+            f"image file {name!r} has 16 bits a sample in a form that cannot be read exactly ({file.format} {raw}); "
+            "save it as 8-bit PNG, or as 16-bit PNG in grey or RGB"
+        )
+    # Pillow keeps the high bytes alone. Read as if it were little-endian, the same file yields the low ones.
+    high = np.asarray(_upright(file)).astype(np.uint16)
+    with Image.open(path, formats=("PNG",)) as again:
+        codec, box, offset, _ = again.tile[0]
+        again.tile = [(codec, box, offset, raw.replace("16B", "16L"))]  # type: ignore[list-item]
+        samples = high * 256 + np.asarray(_upright(again))
+    colour = samples[..., :3]
+    if samples.shape[2] == 4:
+        return _Decoded(None, colour, bool((samples[..., 3] != 65535).any()))
+    return _Decoded(None, colour, transparent is not None and bool((colour == transparent).all(2).any()))
+
+
+def _upright(file: ImageFile) -> Image:
+    from PIL import ImageOps
+
+    file.load()
+    return ImageOps.exif_transpose(file)
+
+
+def _raw_mode(file: ImageFile) -> str:
+    """How the file lays out its samples, as Pillow calls it: "RGB;16B" for colour of 16 bits."""
+    if not file.tile:
+        return ""
+    arguments = file.tile[0][3]
+    words = arguments if isinstance(arguments, tuple) else (arguments,)
+    return next((word for word in words if isinstance(word, str)), "")
+
+
+def _fit(decoded: _Decoded, name: str, channels: int, height: int, width: int, resize: bool) -> np.ndarray:
+    """float32 [H, W, C] in [0, 1], as the model takes it; an error where that changes what the file shows."""
+    if decoded.size != (width, height) and not resize:
+        raise InvalidInputError(
+            f"image file {name!r} is {decoded.size[0]}x{decoded.size[1]} (width x height); the model takes "
+            f"{width}x{height}; --resize scales it (the aspect ratio is not kept)"
+        )
+    if decoded.samples is not None:
+        return _fit_deep(decoded.samples, decoded.transparent, name, channels, height, width, resize)
+    from PIL import Image
+
+    assert decoded.image is not None
+    pixels = _channels(decoded.image, name, channels, resize)
     if pixels.size != (width, height):
         pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(pixels, dtype=np.uint8).reshape(height, width, channels)
+    return np.asarray(pixels, dtype=np.uint8).reshape(height, width, channels).astype(np.float32) / np.float32(255)
+
+
+def _fit_deep(
+    samples: np.ndarray, transparent: bool, name: str, channels: int, height: int, width: int, resize: bool
+) -> np.ndarray:
+    from PIL import Image
+
+    if transparent and not resize:
+        raise _transparent(name)
+    if channels == 1 and samples.shape[2] == 3:
+        if (samples == samples[..., :1]).all():
+            samples = samples[..., :1]
+        elif not resize:
+            raise _in_colour(name)
+    values = (samples / 65535).astype(np.float32)  # float64 quotient, rounded once more: the nearest float32
+    if channels < values.shape[2]:
+        values = (samples @ _GREY_WEIGHTS / 65535).astype(np.float32)[..., None]
+    if values.shape[:2] != (height, width):
+        bands = [
+            Image.fromarray(np.ascontiguousarray(values[..., c])).resize((width, height), Image.Resampling.BILINEAR)
+            for c in range(values.shape[2])
+        ]
+        values = np.stack([np.asarray(band) for band in bands], axis=2).clip(0, 1)
+    return np.broadcast_to(values, (height, width, channels))
 
 
 def _channels(image: Image, name: str, channels: int, convert: bool) -> Image:
     """`image` in mode "RGB" or "L", as the model takes; InvalidInputError where that changes what it shows."""
     if image.mode not in _EXACT_MODES and not convert:
         raise InvalidInputError(
-            f"image file {name!r} has colour mode {image.mode}; 8-bit greyscale or RGB is needed; --resize converts it"
+            f"image file {name!r} has colour mode {image.mode}; greyscale or RGB is needed; --resize converts it"
         )
-    if "A" in image.mode or "transparency" in image.info:
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() != (255, 255) and not convert:
-            raise InvalidInputError(f"image file {name!r} is partly transparent; --resize drops its transparency")
+            raise _transparent(name)
     if image.mode == "L" and channels == 1:
         return image
-    rgb = image.convert("RGB")
+    try:
+        rgb = image.convert("RGB")
+    except ValueError as error:
+        raise InvalidInputError(f"image file {name!r} has colour mode {image.mode}: {error}; save it as RGB") from None
     if channels == 3:
         return rgb
     red, green, blue = (np.asarray(band) for band in rgb.split())
     if np.array_equal(red, green) and np.array_equal(red, blue):
         return rgb.getchannel(0)
     if not convert:
-        raise InvalidInputError(
-            f"image file {name!r} is in colour; the model takes greyscale images; --resize converts it"
-        )
+        raise _in_colour(name)
     return rgb.convert("L")
+
+
+def _transparent(name: str) -> InvalidInputError:
+    return InvalidInputError(f"image file {name!r} is partly transparent; --resize drops its transparency")
+
+
+def _in_colour(name: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"image file {name!r} is in colour; the model takes greyscale images; --resize converts it"
+    )
