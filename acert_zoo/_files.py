@@ -1,15 +1,72 @@
-"""Writing files so that a reader sees the old content or the new, never a part."""
+"""Files: read only where they are plain files, written so that a reader sees the old content or the new, and locked."""
 
 from __future__ import annotations
 
+import codecs
+import errno
 import os
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from acert_zoo.errors import InvalidInputError
+
+_MAX_TEXT = 64 * 2**20  # bytes of a text file: labels, configurations, lists of classes
+
+
+def open_plain(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a file for reading, if it is a plain one: a pipe would block, a device may never end.
+
+    Raises:
+        OSError: missing, not readable, no plain file (checked on what was opened, not on the name before), or a name
+            that no file can have (a NUL byte).
+    """
+    try:
+        # Without O_NONBLOCK a named pipe blocks here, until somebody writes to it.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+        descriptor = os.open(path, flags)
+    except ValueError as error:  # a NUL byte, a lone surrogate
+        raise OSError(errno.EINVAL, f"not a file name ({error})", repr(path)) from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a plain file", os.fspath(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_plain(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
+    """The content of a plain file of at most `limit` bytes.
+
+    Raises:
+        OSError: as `open_plain`, or the file is longer.
+    """
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if limit is not None and size > limit:
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes; at most {limit:,} are read", os.fspath(path))
+        return file.read() if limit is None else file.read(limit)
+
+
+def read_text(path: str | os.PathLike[str], limit: int = _MAX_TEXT) -> str:
+    """The text of a plain UTF-8 file, without the byte order mark that editors on Windows put before it.
+
+    Raises:
+        OSError: as `read_plain`. UnicodeDecodeError (a ValueError): not UTF-8.
+    """
+    return read_plain(path, limit).removeprefix(codecs.BOM_UTF8).decode("utf-8")
+
+
+def is_plain_file(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a plain file of this name; False also for names that no file can have."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def check_plain_file(path: str | os.PathLike[str], what: str = "file") -> None:
@@ -83,16 +140,31 @@ def _umask() -> int:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds an exclusive lock on a folder, so that read-modify-write of its files by several processes is safe."""
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Keeps other processes and threads that lock the same `path` out of it, until the block ends or the process dies.
+
+    The operating system holds the lock, on the empty file `.NAME.lock` beside it: whatever ends this run, it blocks no
+    later one. That file stays (deleting it would let two runs lock two files of that name).
+
+    Args:
+        wait: whether to wait while another holds the lock.
+
+    Raises:
+        InvalidInputError: another run holds it (without `wait`), or its folder allows no lock.
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(os.path.realpath(path))
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=-1 if wait else 0)
     try:
-        import fcntl
-    except ImportError:  # Windows: writing stays atomic, only simultaneous writers may lose an update
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+        lock.acquire()
+    except Timeout:
+        raise InvalidInputError(
+            f"output file {str(path)!r} is being written by another run; name another file"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        raise InvalidInputError(f"output file {str(path)!r} cannot be locked: {error}") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        lock.release()

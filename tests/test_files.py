@@ -1,4 +1,4 @@
-"""Output files: found unusable before the work starts; links and devices survive."""
+"""Files: only plain ones are read; unusable outputs are found before the work starts; links and devices survive."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from acert_zoo._files import check_output_file, write_atomically
+from acert_zoo._files import (
+    check_output_file,
+    is_plain_file,
+    locked,
+    open_plain,
+    read_plain,
+    read_text,
+    write_atomically,
+)
 from acert_zoo.errors import InvalidInputError
 
 
@@ -61,3 +69,41 @@ def test_a_link_stays_and_what_it_points_to_is_written(tmp_path: Path) -> None:
         write_atomically(link, content)
         assert link.is_symlink()
         assert target.read_bytes() == content
+
+
+def test_plain_files_are_read(tmp_path: Path) -> None:
+    path, link = tmp_path / "in", tmp_path / "link"
+    path.write_bytes(b"\xef\xbb\xbf7\r\n")
+    link.symlink_to(path)
+    for name in (path, link, str(path)):
+        assert is_plain_file(name)
+        assert read_plain(name) == b"\xef\xbb\xbf7\r\n"
+        assert read_text(name) == "7\r\n", "without the byte order mark"
+    assert read_plain(path, 6) == read_plain(path)
+    with pytest.raises(OSError, match="it has 6 bytes; at most 5 are read"):
+        read_plain(path, 5)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
+def test_what_is_no_plain_file_is_not_read(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for name in (pipe, tmp_path, "/dev/zero"):
+        assert not is_plain_file(name)
+        with pytest.raises(OSError, match=r"not a plain file|Is a directory"):
+            open_plain(name)
+    for name in (tmp_path / "none", "a\0b", "\ud800", ""):
+        assert not is_plain_file(name)
+        with pytest.raises(OSError, match=r"No such file|not a file name"):
+            open_plain(name)
+
+
+def test_a_lock_lasts_as_long_as_its_block(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    for _ in range(2):
+        with locked(path, wait=False), pytest.raises(InvalidInputError, match="another run"), locked(path, wait=False):
+            pass
+    with pytest.raises(KeyError), locked(path, wait=False):
+        raise KeyError
+    with locked(path), locked(tmp_path / "other"):
+        pass

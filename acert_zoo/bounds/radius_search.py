@@ -115,7 +115,9 @@ def soft_minimum(margins: Tensor) -> Tensor:
 
 
 class RadiusSearch:
-    """Certified radii of one network; keeps what it learns between batches.
+    """Certified radii of one network: a function of the batch alone, so that the same batch always gives the same bits.
+
+    What its first images teach (`Experience`) serves the rest of a batch and is then forgotten.
 
     Args:
         network: detached, float32.
@@ -136,7 +138,6 @@ class RadiusSearch:
         if rounding != "float32":
             network = _on_cpu(network, rounding)
             self.rigorous, self.change = RigorousNetwork(network, rounding), BoxChange.of(network, rounding)
-        self.experience = Experience()
 
     @torch.no_grad()
     def __call__(self, images: Tensor, labels: Tensor, logits: Tensor) -> RadiusResult:
@@ -165,20 +166,21 @@ class RadiusSearch:
             parts = zip(index.chunk(pieces), eps.to(self.device).chunk(pieces), strict=True)
             return torch.cat([class_margins(self.network, x[i], y[i], e) for i, e in parts]).double().cpu()
 
-        guess, exponent = self.experience.guess(clean)
+        experience = Experience()
+        guess, exponent = experience.guess(clean)
         # Equal logits leave nothing to scale the search by, and a float32 overflow nothing to search.
         usable = ((start > 0) & start.isfinite()).nonzero().squeeze(1)
         low, low_value, spent = torch.zeros_like(start), torch.zeros_like(start), 0
         if len(usable):
             settle = None if self.rigorous is None else SETTLED
-            if not self.experience.known and len(usable) > 16:  # a few pilots give the others a good first guess
+            if len(usable) > 16:  # a few pilots give the others a good first guess
                 pilots = usable[:8]
                 first = find_roots(
                     lambda i, e: fast(pilots[i], e), clean[pilots], guess[pilots], exponent[pilots], 0.01, settle=0.05
                 )
-                self.experience.learn(clean[pilots], first.point, first.exponent)
+                experience.learn(clean[pilots], first.point, first.exponent)
                 spent += first.evaluations
-                guess, exponent = self.experience.guess(clean)
+                guess, exponent = experience.guess(clean)
                 guess[pilots], exponent[pilots] = first.point, first.exponent
             roots = find_roots(
                 lambda i, e: fast(usable[i], e),
@@ -186,14 +188,13 @@ class RadiusSearch:
                 guess[usable],
                 exponent[usable],
                 self.rtol,
-                growth=self.experience.growth,
+                growth=experience.growth,
                 settle=settle,
                 resolution=FLOAT32_RESOLUTION,
             )
             spent += roots.evaluations
             low[usable], low_value[usable] = roots.low, roots.low_value
             guess[usable], exponent[usable] = roots.point, roots.exponent
-            self.experience.learn(clean[usable], roots.point, roots.exponent)
         if self.rigorous is None:
             return low, low_value, spent, 0
         low, low_value, evaluations, proofs = self._prove(x.cpu(), y.cpu(), clean, guess, exponent)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from acert_zoo._files import check_output_file, write_atomically
+from acert_zoo._files import check_output_file, locked, open_plain, write_atomically
 from acert_zoo.certificates.file import FORMAT, Header, Line, format_file, format_row, read_file, weakest
 from acert_zoo.errors import CertificateFileError, InvalidInputError
 
@@ -19,15 +20,16 @@ _BEGINNING = f'{{"format": "{FORMAT}"'.encode()
 class CertificateWriter:
     """An output file open for appending; a context manager.
 
-    Opening checks everything before any work is done: the folder, the permission, and that what the file already holds
-    belongs to the same run. A torn last line is dropped. `kept` are the certificates that need not be found again.
+    Entering checks everything before any work is done: the folder, the permission, that no other run writes the file
+    (none can until the block is left), and that what it already holds belongs to the same run. A torn last line is
+    dropped. `kept` are the certificates that need not be found again.
 
     Args:
         path: the file, new or left by an earlier call.
         header: of the present run; its `n` is set by `expect`.
 
     Raises:
-        InvalidInputError: the folder does not exist, or the file cannot be written.
+        InvalidInputError: the folder does not exist, the file cannot be written, or another run is writing it.
         CertificateFileError: the file is damaged, is no certificate file, or holds certificates of another run.
     """
 
@@ -38,7 +40,12 @@ class CertificateWriter:
         self._weakest_possible = header.rounding
         self._torn = False
         self._file: BinaryIO | None = None
-        self._exists = self._check_writable() and self._has_header()
+        self._exists = False
+        self._open = ExitStack()  # the lock
+
+    def _begin(self) -> None:
+        """Reads what an earlier call left."""
+        self._exists = self.path.exists() and self._has_header()
         if self._exists:
             try:
                 file = read_file(self.path, partial=True)
@@ -46,10 +53,10 @@ class CertificateWriter:
                 raise CertificateFileError(
                     f"the output file exists and cannot be continued, name another one: {error}"
                 ) from None
-            different = file.header.differences(header)
+            different = file.header.differences(self.header)
             if different:
                 said = "; ".join(
-                    f"{f}: {getattr(file.header, f)!r} there, {getattr(header, f)!r} now" for f in different
+                    f"{f}: {getattr(file.header, f)!r} there, {getattr(self.header, f)!r} now" for f in different
                 )
                 raise CertificateFileError(
                     f"{str(self.path)!r} holds certificates of another run ({said}); name another file"
@@ -58,14 +65,9 @@ class CertificateWriter:
             self.kept = {line.id: line for line in file.lines}
             self._lines = dict(self.kept)
 
-    def _check_writable(self) -> bool:
-        """Whether the file exists; an error where it could not be written."""
-        check_output_file(self.path)
-        return self.path.exists()
-
     def _has_header(self) -> bool:
         """False for an empty file and one whose very first line was torn; both are begun again."""
-        with open(self.path, "rb") as file:
+        with open_plain(self.path) as file:
             first = file.readline(1 << 16)
         return first.endswith(b"\n") or not (first.startswith(_BEGINNING) or _BEGINNING.startswith(first))
 
@@ -101,6 +103,11 @@ class CertificateWriter:
             write_atomically(self.path, format_file(self.header, self._lines.values()))
 
     def __enter__(self) -> CertificateWriter:
+        check_output_file(self.path)
+        with ExitStack() as entered:
+            entered.enter_context(locked(self.path, wait=False))
+            self._begin()
+            self._open = entered.pop_all()
         return self
 
     def __exit__(
@@ -108,3 +115,4 @@ class CertificateWriter:
     ) -> None:
         if self._file is not None:
             self._file.close()
+        self._open.close()

@@ -150,7 +150,7 @@ def _bundled() -> tuple[ModelInfo, ...]:
 
 
 def _update(path: Path, info: ModelInfo) -> ModelInfo:
-    with locked(path.parent):
+    with locked(path):
         models = {m.versioned_name: m for m in read_registry(path)}
         old = models.get(info.versioned_name)
         if old is not None and old.sha256 != info.sha256:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +15,10 @@ import acert_zoo
 from acert_zoo import certify
 from acert_zoo.bounds.network_certifier import NetworkCertifier
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
-from acert_zoo.certificates.file import read_file
 from acert_zoo.certificates.results import Certificates
 from acert_zoo.data.checks import pixel_sha256
 from acert_zoo.errors import (
     AcertZooError,
-    CertificateFileError,
     InvalidInputError,
     UnknownNameError,
     UnsoundSettingError,
@@ -233,114 +229,6 @@ def test_a_module_of_ones_own_with_normalisation_outside(images: Tensor) -> None
     assert torch.allclose(a.radius, b.radius, rtol=1e-5)
     assert a.model is None
     assert a.weights_sha256 is None
-
-
-def test_resume_skips_what_is_there(model: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path) -> None:
-    out = tmp_path / "c.jsonl"
-    seen: list[tuple[int, int]] = []
-    first = certify(model, images[:5], labels[:5], out=out, batch_size=2, progress=lambda *p: seen.append(p))
-    assert seen == [(2, 5), (4, 5), (5, 5)]
-    seen.clear()
-    whole = certify(model, images, labels, out=out, batch_size=4, progress=lambda *p: seen.append(p))
-    assert seen == [(9, 12), (12, 12)]
-    assert torch.equal(whole.radius[:5], first.radius)
-    loaded = Certificates.load(out)
-    assert loaded.lines() == whole.lines()
-    assert loaded.header.n == N
-    content = out.read_bytes()
-    assert certify(model, images, labels, out=out).lines() == whole.lines()
-    assert out.read_bytes() == content
-
-
-def test_interrupt_keeps_what_is_done(model: nn.Module, images: Tensor, tmp_path: Path) -> None:
-    out = tmp_path / "c.jsonl"
-
-    def stop(done: int, total: int) -> None:
-        if done == 6:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        certify(model, images, out=out, batch_size=3, progress=stop)
-    part = read_file(out, partial=True)
-    assert len(part.lines) == 6
-    assert part.header.n == N
-    whole = certify(model, images, out=out, batch_size=3)
-    assert tuple(whole.lines()[:6]) == part.lines
-    assert len(Certificates.load(out)) == N
-
-
-@pytest.mark.parametrize("cut", [1, 40, 300])
-def test_a_torn_line_is_done_again(model: nn.Module, images: Tensor, tmp_path: Path, cut: int) -> None:
-    out = tmp_path / "c.jsonl"
-    before = certify(model, images, out=out)
-    content = out.read_bytes()
-    out.write_bytes(content[:-cut])
-    again = certify(model, images, out=out)
-    assert len(Certificates.load(out)) == N
-    assert torch.allclose(again.radius, before.radius, rtol=2e-6, atol=0)
-    assert torch.equal(again.radius[:-1], before.radius[:-1])
-
-
-@pytest.mark.parametrize("length", [0, 1, 30, 200])
-def test_a_torn_header_is_begun_again(model: nn.Module, images: Tensor, tmp_path: Path, length: int) -> None:
-    out = tmp_path / "c.jsonl"
-    certify(model, images, out=out)
-    out.write_bytes(out.read_bytes()[:length])
-    certify(model, images, out=out)
-    assert len(Certificates.load(out)) == N
-
-
-def test_files_that_are_not_ours_are_left_alone(model: nn.Module, images: Tensor, tmp_path: Path) -> None:
-    for content in (b"my thesis", b"my thesis\n", b"{}\n"):
-        out = tmp_path / "precious"
-        out.write_bytes(content)
-        with pytest.raises(CertificateFileError):
-            certify(model, images, out=out)
-        assert out.read_bytes() == content
-
-
-def test_another_run_is_refused(model: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path) -> None:
-    out = tmp_path / "c.jsonl"
-    certify(model, images, labels, out=out)
-    content = out.read_bytes()
-    with pytest.raises(CertificateFileError, match=r"another run.*weights_sha256"):
-        certify(small_model(2), images, labels, out=out)
-    with pytest.raises(CertificateFileError, match="rounding"):
-        certify(model, images, labels, out=out, rounding="float32")
-    with pytest.raises(CertificateFileError, match="certifies"):
-        certify(model, images, out=out)
-    with pytest.raises(CertificateFileError, match="'0' with other pixels"):
-        certify(model, images.flip(0), labels.flip(0), out=out)
-    with pytest.raises(CertificateFileError, match="'0' with label"):
-        certify(model, images, (labels + 1) % 4, out=out)
-    assert out.read_bytes() == content
-    lines = content.splitlines(keepends=True)
-    out.write_bytes(b"".join([*lines[:4], lines[4].replace(b'"0.', b'"0.1'), *lines[5:]]))
-    with pytest.raises(CertificateFileError, match="line 5"):
-        certify(model, images, labels, out=out)
-
-
-def test_unwritable_output_is_found_before_the_work(model: nn.Module, images: Tensor, tmp_path: Path) -> None:
-    calls: list[int] = []
-
-    def never(done: int, total: int) -> None:
-        calls.append(done)
-
-    with pytest.raises(InvalidInputError, match="does not exist"):
-        certify(model, images, out=tmp_path / "none" / "c.jsonl", progress=never)
-    with pytest.raises(InvalidInputError, match="is a folder"):
-        certify(model, images, out=tmp_path, progress=never)
-    (tmp_path / "file").touch()
-    with pytest.raises(InvalidInputError, match=r"does not exist|cannot be written"):
-        certify(model, images, out=tmp_path / "file" / "c.jsonl", progress=never)
-    assert calls == []
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_read_only_folder(model: nn.Module, images: Tensor, tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(InvalidInputError, match="cannot be written"):
-        certify(model, images, out=tmp_path / "c.jsonl")
 
 
 def test_memory_is_bounded_by_the_batch(model: nn.Module) -> None:

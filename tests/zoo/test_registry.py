@@ -189,7 +189,7 @@ def test_processes_that_add_at_once_lose_nothing(path: Path) -> None:
     running = [subprocess.Popen([*command, str(start)], cwd=root) for start in range(4)]
     assert [process.wait() for process in running] == [0] * 4
     assert len(registry.read_registry(path)) == 40
-    assert [p.name for p in path.parent.iterdir()] == ["zoo.json"]
+    assert {p.name for p in path.parent.iterdir()} == {"zoo.json", ".zoo.json.lock"}
 
 
 @given(
