@@ -71,7 +71,7 @@ def export_vnnlib(
     export_onnx(model, root / NETWORK, shape)
     files = []
     for i in range(len(images)):
-        prop = Property(images[i], int(targets[i]), exact, network.num_classes)
+        prop = RobustnessProperty(images[i], int(targets[i]), exact, network.num_classes)
         file = root / "vnnlib" / f"property_{i}.vnnlib"
         write_atomically(file, prop.vnnlib1().encode())
         write_atomically(root / "vnnlib2" / file.name, prop.vnnlib2().encode())
@@ -83,7 +83,7 @@ def export_vnnlib(
 
 
 @dataclass(frozen=True)
-class Property:
+class RobustnessProperty:
     """That `label` is not the only answer somewhere in the box: what a verifier is to refute.
 
     Attributes:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.network.vnnlib import Property, export_vnnlib, outward
+from acert_zoo.network.vnnlib import RobustnessProperty, export_vnnlib, outward
 from tests.support.models import small_model
 
 pytest.importorskip("onnx")
@@ -23,7 +23,7 @@ def images(n: int = 3) -> torch.Tensor:
 
 
 def test_a_property_by_hand():
-    prop = Property(torch.tensor([0.5, 0.0]).view(1, 1, 2), 1, Fraction(2, 255), 3)
+    prop = RobustnessProperty(torch.tensor([0.5, 0.0]).view(1, 1, 2), 1, Fraction(2, 255), 3)
     assert prop.vnnlib1().splitlines()[1:] == [
         "(declare-const X_0 Real)",
         "(declare-const X_1 Real)",
