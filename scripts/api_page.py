@@ -12,8 +12,8 @@ import acert_zoo
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "api.md"
 HEAD = """# API
 
-Everything that `import acert_zoo` offers, generated from the docstrings by `python scripts/api_page.py`. Radii are in pixel
-units of [0, 1] everywhere.
+Everything that `import acert_zoo` offers, generated from the docstrings by `python scripts/api_page.py`. Radii are in
+pixel units of [0, 1] everywhere.
 """
 
 

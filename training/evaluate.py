@@ -31,6 +31,7 @@ from acert_zoo.certificates.certify import certify
 from acert_zoo.data import datasets
 from acert_zoo.errors import AcertZooError, InvalidInputError
 from training import distributed
+from training.deployment import deployed_model, read_run, weights_digest
 from training.evaluation import Evaluation, differences, floor_text, store_evaluation
 from training.zoo_folder import ZooFolder, dump_json, write_atomic
 
@@ -166,8 +167,6 @@ class Subject:
 
 
 def run_subject(run: Path) -> Subject:
-    from training.export import deployed_model, read_run, weights_digest
-
     recipe, state = read_run(run)
     model = deployed_model(recipe, state)
     return Subject(model, run.resolve().name, None, recipe.dataset, recipe.radius.eps_max, weights_digest(model))

@@ -63,7 +63,7 @@ def make_run(folder: Path, seed: int = 0, *, epochs_done: int | None = None, **r
 
 def make_data(root: Path, model_run: Path | None = None, test: int = 40) -> Path:
     """CIFAR-10's layout with random images; labels that the run's network gets right for about two thirds of them."""
-    from training.export import read_run, trained_model
+    from training.deployment import read_run, trained_model
 
     generator = np.random.default_rng(0)
     folder = root / "cifar10"

@@ -18,9 +18,10 @@ import acert_zoo
 from acert_zoo.data.datasets import load_split, to_pixels
 from acert_zoo.errors import InvalidInputError
 from tests.support.zoo import empty_zoo, make_data, make_run, plain_figures, use_registry
+from training.deployment import deployed_model, read_run
 from training.evaluate import evaluate, main, summary
 from training.evaluation import Evaluation, differences, exact_radius, floor_decimal, floor_text, store_evaluation
-from training.export import deployed_model, export, read_run
+from training.export import export
 from training.zoo_folder import REPOSITORY, ZooFolder
 
 

@@ -19,7 +19,8 @@ from acert_zoo.network.tracing import trace
 from tests.support.training import tiny_recipe, write_dataset
 from training import loop, objectives
 from training.batches import pixels
-from training.export import epochs_done, read_run
+from training.deployment import read_run
+from training.export import epochs_done
 from training.loop import Trainer, build_model
 from training.run_folder import RunError, RunFolder
 from training.validation import Validation

@@ -12,7 +12,7 @@ from acert_zoo import sample_data
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.network import architectures
 from tests.support.training import tiny_recipe, write_dataset
-from training.export import arch_arguments, fold
+from training.deployment import arch_arguments, fold
 from training.loop import Trainer, build_model
 from training.recipe import load_recipe
 from training.run_folder import RunError, RunFolder
