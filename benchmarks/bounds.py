@@ -28,11 +28,11 @@ import torch
 import acert_zoo
 from acert_zoo.bounds.crown_radius import certified_radius_lirpa
 from acert_zoo.bounds.radius_search import certified_radius
-from acert_zoo.bounds.rigorous_crown import CROWN_METHODS
 from acert_zoo.data import datasets
 from acert_zoo.errors import AcertZooError
 from acert_zoo.exact_numbers import parse_eps
 from acert_zoo.network.tracing import trace
+from acert_zoo.rounding import CROWN_METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs" / "bounds.md"

@@ -20,6 +20,7 @@ from acert_zoo.attacks.exact_box import Box, Eps, attack_box, distance, parse_ra
 from acert_zoo.attacks.pgd import Objective, descend, entropy_objective, margin_objective, random_corners, random_points
 from acert_zoo.data.checks import check_eval_mode, check_images
 from acert_zoo.errors import InvalidInputError, RefutedCertificateError, UnknownNameError
+from acert_zoo.rounding import RoundingLevel
 
 METHODS = ("pgd", "autoattack", "all")
 
@@ -242,7 +243,7 @@ def attack_certificates(
     """
     certified = torch.as_tensor(certificates.radius, dtype=torch.float64)
     labels = torch.as_tensor(certificates.label)
-    program = certificates.rounding == "float32-deployed"
+    program = certificates.rounding == RoundingLevel.FLOAT32_DEPLOYED
     options: dict[str, Any] = {"method": method, "steps": steps, "restarts": restarts, "program": program}
     options |= {"batch_size": batch_size, "seed": seed, **ensemble_options}
     result = attack(model, images, labels, certified, **options)

@@ -21,12 +21,18 @@ from torch import Tensor
 from acert_zoo.bounds import auto_lirpa_compat
 from acert_zoo.bounds.auto_lirpa_module import LirpaModule
 from acert_zoo.bounds.ibp import input_box
-from acert_zoo.errors import InvalidInputError, UnknownNameError, UnsupportedLayerError
+from acert_zoo.errors import InvalidInputError, UnsupportedLayerError
 from acert_zoo.network.graph import Network
+from acert_zoo.rounding import BoundMethod
 
 # What auto-LiRPA raises for graphs that one of its methods cannot handle, or that are too large for it.
 FAILURES = (RuntimeError, IndexError, AssertionError, MemoryError, TypeError, AttributeError)
-_LIRPA_NAMES = {"ibp": "IBP", "crown-ibp": "CROWN-IBP", "crown": "CROWN", "alpha-crown": "CROWN-Optimized"}
+_LIRPA_NAMES = {
+    BoundMethod.IBP: "IBP",
+    BoundMethod.CROWN_IBP: "CROWN-IBP",
+    BoundMethod.CROWN: "CROWN",
+    BoundMethod.ALPHA_CROWN: "CROWN-Optimized",
+}
 _OPTIMIZE = {"iteration": 20, "lr_alpha": 0.1}
 
 
@@ -58,8 +64,7 @@ class LirpaBounds:
             images: pixels [N, C, H, W] in [0, 1]; labels: int64 [N]; eps: one number or [N].
             method: "ibp", "crown-ibp", "crown" or "alpha-crown".
         """
-        if method not in _LIRPA_NAMES:
-            raise UnknownNameError.near("method", method, _LIRPA_NAMES)
+        method = BoundMethod.among(method, _LIRPA_NAMES)
         x = images.detach().to(self.dtype).contiguous()
         sizes = torch.as_tensor(eps, dtype=self.dtype).expand(len(x))
         box = input_box(x, sizes)
@@ -68,16 +73,17 @@ class LirpaBounds:
         others = others[others != labels.unsqueeze(1)].view(len(x), -1)
         identity = torch.eye(self.num_classes, dtype=self.dtype)
         rows = identity[labels].unsqueeze(1) - identity[others]
-        with auto_lirpa_compat.quiet(), _default_dtype(self.dtype), torch.set_grad_enabled(method == "alpha-crown"):
-            bounded = self._module(optimized=method == "alpha-crown")
+        optimized = method == BoundMethod.ALPHA_CROWN
+        with auto_lirpa_compat.quiet(), _default_dtype(self.dtype), torch.set_grad_enabled(optimized):
+            bounded = self._module(optimized=optimized)
             norm = self.library.PerturbationLpNorm(norm=math.inf, eps=sizes.max().item(), x_L=lower, x_U=upper)
             x = self.library.BoundedTensor((lower + upper) / 2, norm)
             arguments = {"x": (x,), "C": rows, "bound_upper": False}
             bound = bounded.compute_bounds(**arguments, method="IBP")[0]
-            if method != "ibp":  # both bounds are true for every class: the larger counts
-                if method != "crown-ibp":  # inner boxes: the intersection with interval bounds
+            if method != BoundMethod.IBP:  # both bounds are true for every class: the larger counts
+                if method != BoundMethod.CROWN_IBP:  # inner boxes: the intersection with interval bounds
                     arguments["reference_bounds"] = _inner_boxes(bounded)
-                if method == "alpha-crown":  # the inner boxes are those of crown: only the last pass is optimised
+                if optimized:  # the inner boxes are those of crown: only the last pass is optimised
                     bounded.compute_bounds(**arguments, method="CROWN")
                     name = auto_lirpa_compat.inner_boxes_argument(self.library.BoundedModule)
                     arguments[name] = _inner_boxes(bounded)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from acert_zoo.bounds.ibp import Ball, input_box, propagate
 from acert_zoo.network.graph import Affine, Network, ReLU
+from acert_zoo.rounding import BoundMethod
 
 _COPIES = 6  # lower and upper coefficients, and what one step makes of them
 _ITERATIONS = 60  # passes of alpha-crown: 20 iterations, forward and backward, autograd's records
@@ -39,7 +40,7 @@ def crown_cost(network: Network, images: Tensor, eps: float, method: str) -> Cos
     work, peak, forward, largest, relu = 0.0, 0.0, 0.0, float(sizes[0]), 0
     for index, step in enumerate(network.steps):
         if isinstance(step, ReLU):
-            rows = opened[relu] if method in ("crown", "alpha-crown") and relu > 0 else 0
+            rows = opened[relu] if method in (BoundMethod.CROWN, BoundMethod.ALPHA_CROWN) and relu > 0 else 0
             relu += 1
             work += 2 * rows * forward
             peak = max(peak, rows * largest * item * _COPIES)
@@ -47,7 +48,7 @@ def crown_cost(network: Network, images: Tensor, eps: float, method: str) -> Cos
             forward += sizes[index + 1] * step.inner_length
         largest = max(largest, sizes[index + 1])
     rows = (network.num_classes - 1) * len(images)
-    passes = _ITERATIONS if method == "alpha-crown" else 1
+    passes = _ITERATIONS if method == BoundMethod.ALPHA_CROWN else 1
     work += 2 * rows * forward * passes + 2 * len(images) * forward
     peak = max(peak, rows * sum(sizes) * item * _COPIES)
     return Cost(work, peak)

@@ -49,10 +49,10 @@ from torch import Tensor
 from acert_zoo.bounds import preconditions
 from acert_zoo.bounds.blocked_sums import blocked_linear
 from acert_zoo.bounds.ibp import Interval
-from acert_zoo.bounds.preconditions import DEPLOYED, REAL_SOUND, U32
+from acert_zoo.bounds.preconditions import U32
 from acert_zoo.bounds.real_sound import Head, by_label, down, gamma, per_channel, up
-from acert_zoo.errors import UnsoundSettingError
 from acert_zoo.network.graph import Affine, Flatten, Linear, Network, Normalize, Permute, ReLU, Reshape, Step
+from acert_zoo.rounding import RoundingLevel
 
 HEAD, STORED, FLOOR, LARGEST = 2.0**-19, 2.0**-21, 2.0**-120, 2.0**126
 _AT_A_TIME = 72  # images
@@ -111,7 +111,7 @@ class BoxChange:
         to zero, settings of torch under which its float32 products are no plain sums.
         """
         steps, affine = network.steps, False
-        if level != REAL_SOUND or any(step.inputs != (index,) for index, step in enumerate(steps)):
+        if level != RoundingLevel.REAL_SOUND or any(step.inputs != (index,) for index, step in enumerate(steps)):
             return None
         for index, step in enumerate(steps):
             suits = isinstance(step, (Affine, *_REARRANGED)) or (isinstance(step, Normalize) and index == 0)
@@ -126,7 +126,7 @@ class BoxChange:
                 return None
             # a ReLU needs ends that are bounds to the last digit, as only affine steps give them
             affine = isinstance(step, Affine) or (affine and not isinstance(step, ReLU))
-        return cls(network) if _usable() else None
+        return cls(network) if preconditions.deployed_claimable() else None
 
     @torch.no_grad()
     def margins(self, anchor: Anchor, index: Tensor, eps: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class BoxChange:
         been changed for one under which float32 products are no plain sums.
         """
         out = anchor.margins[index]
-        if not _usable():
+        if not preconditions.deployed_claimable():
             return torch.full_like(out, torch.nan)
         grows = eps >= anchor.eps[index]
         for chosen, growing in ((grows, True), (~grows, False)):
@@ -221,11 +221,3 @@ def _input_change(x: Tensor, begin: Tensor, end: Tensor, growing: bool) -> tuple
     begin, end = (eps.view(-1, *(1,) * (x.dim() - 1)) for eps in (begin, end))
     small, large, above = (begin, end, up(1 - x)) if growing else (end, begin, down(1 - x))
     return tuple((torch.minimum(room, large) - small).clamp_(min=0).mul_(2) for room in (above, x))  # type: ignore[return-value]
-
-
-def _usable() -> bool:
-    try:
-        preconditions.check_backend(DEPLOYED)
-    except UnsoundSettingError:
-        return False
-    return True

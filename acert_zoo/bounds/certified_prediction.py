@@ -15,6 +15,7 @@ from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.data.checks import check_eval_mode, check_images
 from acert_zoo.exact_numbers import parse_eps, round_down, round_up
 from acert_zoo.network.tracing import trace
+from acert_zoo.rounding import RoundingLevel
 
 _cache: weakref.WeakKeyDictionary[nn.Module, dict[str, tuple[Any, RigorousNetwork]]] = weakref.WeakKeyDictionary()
 
@@ -51,7 +52,7 @@ class CertifiedPrediction:
 
 @torch.no_grad()
 def predict_certified(
-    model: nn.Module, images: Tensor, eps: str | int | float | Fraction, *, rounding: str = "real-sound"
+    model: nn.Module, images: Tensor, eps: str | int | float | Fraction, *, rounding: str = RoundingLevel.REAL_SOUND
 ) -> CertifiedPrediction:
     """Labels, and whether each is proved not to change within `eps`.
 

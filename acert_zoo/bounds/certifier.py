@@ -1,4 +1,4 @@
-"""What certifies images (`Certifier`), what it returns for a batch, and the names of the bound methods."""
+"""What certifies images (`Certifier`), and what it returns for a batch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
-
-METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown", "best")
 
 
 @dataclass(frozen=True)

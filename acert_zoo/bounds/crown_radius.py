@@ -18,11 +18,11 @@ from torch import Tensor
 
 from acert_zoo.bounds.auto_lirpa import FAILURES, LirpaBounds
 from acert_zoo.bounds.auto_lirpa_cost import Cost, crown_cost
-from acert_zoo.bounds.rigorous_crown import CROWN_METHODS, RigorousCrown, rigorous_check
-from acert_zoo.errors import InvalidInputError, UnknownNameError, UnsoundSettingError, UnsupportedLayerError
+from acert_zoo.bounds.rigorous_crown import RigorousCrown, rigorous_check
+from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.network.graph import Network
+from acert_zoo.rounding import CROWN_METHODS, BoundMethod, RoundingLevel
 
-METHODS = CROWN_METHODS  # in order of cost
 DEFAULT_BUDGET = 120.0  # seconds an image, all methods together
 DEFAULT_MEMORY = 4 * 2**30  # bytes that one evaluation may take, as estimated
 RTOL = 1e-3  # relative width of the last bracket
@@ -60,7 +60,7 @@ class _Best:
 
     radius: float
     margin: float = math.nan
-    method: str = "ibp"
+    method: str = BoundMethod.IBP
     rounding: str = ""
     note: str = ""
     evaluations: int = 0
@@ -85,7 +85,7 @@ def certified_radius_lirpa(
     images: Tensor,
     labels: Tensor,
     *,
-    method: str = "best",
+    method: str = BoundMethod.BEST,
     budget: float | None = None,
     floor: Tensor | None = None,
     memory: float | None = None,
@@ -110,8 +110,7 @@ def certified_radius_lirpa(
         UnknownNameError: unknown method. InvalidInputError: budget or memory not positive.
         MissingDependencyError, UnsupportedLayerError: see `LirpaBounds`.
     """
-    if method != "best" and method not in METHODS:
-        raise UnknownNameError.near("method", method, ("best", *METHODS))
+    wanted = BoundMethod.among(method, (BoundMethod.BEST, *CROWN_METHODS))
     budget = DEFAULT_BUDGET if budget is None else budget
     memory = DEFAULT_MEMORY if memory is None else memory
     if not (budget > 0 and memory > 0):
@@ -124,7 +123,7 @@ def certified_radius_lirpa(
         deadline = time.perf_counter() + budget
         search = _ImageSearch(bounds, prover, images[i : i + 1], labels[i : i + 1], speed, deadline, memory)
         best = _Best(float(radii[i]))
-        for name in METHODS if method == "best" else (method,):
+        for name in CROWN_METHODS if wanted == BoundMethod.BEST else (wanted,):
             search.improve(best, name)
         found.append(best)
     return LirpaResult(
@@ -192,7 +191,7 @@ class _ImageSearch:
             return value
 
         try:
-            climb(evaluate, best.radius, COARSE_RTOL if method == "alpha-crown" else RTOL)
+            climb(evaluate, best.radius, width(method))
         except _Limit as limit:
             best.note = str(limit)
         if not proved or max(proved) <= best.radius:
@@ -202,8 +201,13 @@ class _ImageSearch:
         if self.prover is not None:
             sound = self.prover.prove(self, method, radius, best)
             if sound is not None:
-                (radius, margin), rounding = sound, "real-sound"
+                (radius, margin), rounding = sound, RoundingLevel.REAL_SOUND
         best.radius, best.margin, best.method, best.rounding = radius, margin, method, rounding
+
+
+def width(method: str) -> float:
+    """The relative width of the last bracket of a search by `method`."""
+    return COARSE_RTOL if method == BoundMethod.ALPHA_CROWN else RTOL
 
 
 def climb(evaluate: Callable[[float], float], start: float, rtol: float = RTOL) -> None:
@@ -247,7 +251,7 @@ class _Prover:
     def __init__(self, network: Network) -> None:
         self.checks: dict[str, RigorousCrown] = {}
         try:
-            self.checks = {method: rigorous_check(network, method) for method in METHODS}
+            self.checks = {method: rigorous_check(network, method) for method in CROWN_METHODS}
         except (UnsoundSettingError, UnsupportedLayerError):
             return
 

@@ -12,8 +12,7 @@ from acert_zoo.bounds.certifier import BatchCertificates
 from acert_zoo.bounds.radius_search import RadiusSearch
 from acert_zoo.network.digest import network_sha256
 from acert_zoo.network.graph import Network
-
-UNPROVED = "float32"  # rounding level of bounds that come from floating-point libraries
+from acert_zoo.rounding import BoundMethod, RoundingLevel
 
 
 class NetworkCertifier:
@@ -25,7 +24,7 @@ class NetworkCertifier:
         self.network, self.method, self.budget = network, method, budget
         self.search = RadiusSearch(network, rounding)
         self.level = rounding
-        self.rounding = rounding if method == "ibp" else UNPROVED
+        self.rounding = rounding if method == BoundMethod.IBP else RoundingLevel.FLOAT32  # what auto-LiRPA alone gives
         self.network_sha256 = network_sha256(network)
         self.input_shape, self.num_classes = input_shape, network.num_classes
 
@@ -36,8 +35,8 @@ class NetworkCertifier:
         label = prediction if labels is None else labels
         found = self.search(images, label, logits)
         radius, margin = found.radius, found.margin
-        method, roundings = ["ibp"] * len(label), [self.level] * len(label)
-        if self.method != "ibp":
+        method, roundings = [str(BoundMethod.IBP)] * len(label), [str(self.level)] * len(label)
+        if self.method != BoundMethod.IBP:
             radius, margin = self._improve(images, label, prediction, radius, margin, method, roundings)
         return BatchCertificates(radius, margin, prediction, label, method, roundings)
 
@@ -64,7 +63,7 @@ class NetworkCertifier:
                 method=self.method,
                 budget=self.budget,
                 floor=radius[correct],
-                rigorous=self.level != UNPROVED,
+                rigorous=self.search.rigorous is not None,
             )
         radius, margin = radius.clone(), margin.clone()
         for k, i in enumerate(correct.tolist()):

@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from acert_zoo.errors import InvalidInputError, UnknownNameError, UnsoundSettingError, UnsupportedLayerError
+from acert_zoo.errors import UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.network.graph import (
     Add,
     Affine,
@@ -33,10 +33,9 @@ from acert_zoo.network.graph import (
     Reshape,
     Step,
 )
+from acert_zoo.rounding import RoundingLevel, proved_level
 
-REAL_SOUND, DEPLOYED = "real-sound", "float32-deployed"
-RIGOROUS_LEVELS = (REAL_SOUND, DEPLOYED)
-ROUNDING_LEVELS = ("float32", *RIGOROUS_LEVELS)
+REAL_SOUND, DEPLOYED = RoundingLevel.REAL_SOUND, RoundingLevel.FLOAT32_DEPLOYED
 
 U64 = 2.0**-53  # unit roundoff of float64
 U32 = 2.0**-24  # unit roundoff of float32
@@ -45,14 +44,6 @@ U32 = 2.0**-24  # unit roundoff of float32
 EXACT = (ReLU, Flatten, Reshape, Permute, Concat, MaxPool)  # every output is an entry of the inputs, or 0
 _COVERED = (Normalize, Conv, Linear, AvgPool, Add, BatchNorm, *EXACT)
 _ONEDNN_MATH_MODES = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
-
-
-def check_level(level: str) -> None:
-    """Raises UnknownNameError for no level at all, InvalidInputError for "float32", whose rounding is unproved."""
-    if level not in ROUNDING_LEVELS:
-        raise UnknownNameError.near("rounding level", level, ROUNDING_LEVELS)
-    if level not in RIGOROUS_LEVELS:
-        raise InvalidInputError(f"rounding level {level!r} proves nothing; proved levels: {', '.join(RIGOROUS_LEVELS)}")
 
 
 def inner_length(step: Step) -> int:
@@ -72,7 +63,7 @@ def check_network(network: Network, level: str) -> None:
         UnsoundSettingError: a tensor that is not float32 on the CPU or not finite; std <= 0; a variance below 0; an
             inner length n with (2n + 16) u >= 2^-27; at float32-deployed also n + 2 >= 2^23 and subnormals.
     """
-    check_level(level)
+    proved_level(level)
     for index, step in enumerate(network.steps):
         name = f"step {index} ({step.name or type(step).__name__})"
         if type(step) not in _COVERED:
@@ -131,7 +122,7 @@ def check_backend(level: str) -> None:
     Raises:
         UnsoundSettingError: naming the setting and the value it needs.
     """
-    check_level(level)
+    proved_level(level)
     if torch.is_autocast_enabled("cpu"):
         raise UnsoundSettingError("autocast is on for the CPU; certify outside torch.autocast")
     if flushes_subnormals():
@@ -153,6 +144,15 @@ def check_backend(level: str) -> None:
             raise UnsoundSettingError(
                 f"{name} is {value!r}; it must be 'ieee' or 'none' ('highest' for matmul precision)"
             )
+
+
+def deployed_claimable() -> bool:
+    """Whether the settings of torch allow claims about the float32 program: its products are plain sums."""
+    try:
+        check_backend(DEPLOYED)
+    except UnsoundSettingError:
+        return False
+    return True
 
 
 def flushes_subnormals() -> bool:

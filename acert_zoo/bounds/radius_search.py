@@ -19,12 +19,11 @@ from torch import Tensor
 
 from acert_zoo.bounds.box_changes import BoxChange
 from acert_zoo.bounds.ibp import class_margins
-from acert_zoo.bounds.preconditions import ROUNDING_LEVELS
 from acert_zoo.bounds.proved_margins import prove
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.bounds.root_finding import SMALLEST, find_roots
-from acert_zoo.errors import UnknownNameError
 from acert_zoo.network.graph import Network
+from acert_zoo.rounding import SELECTABLE_LEVELS, RoundingLevel
 
 DEFAULT_BATCH_SIZE = 256  # the more images, the fewer remain for the last, small batches of a search
 SETTLED = 2e-4  # float32 hands over to float64 when its next point is likely to be this close, relatively
@@ -129,13 +128,12 @@ class RadiusSearch:
         UnsoundSettingError, UnsupportedLayerError: the level cannot be claimed; see `RigorousNetwork`.
     """
 
-    def __init__(self, network: Network, rounding: str = "real-sound", rtol: float = 1e-6) -> None:
-        if rounding not in ROUNDING_LEVELS:
-            raise UnknownNameError.near("rounding level", rounding, ROUNDING_LEVELS)
+    def __init__(self, network: Network, rounding: str = RoundingLevel.REAL_SOUND, rtol: float = 1e-6) -> None:
+        rounding = RoundingLevel.among(rounding, SELECTABLE_LEVELS)
         self.network, self.rounding, self.rtol = network, rounding, rtol
         self.device = network.head.weight.device
         self.rigorous, self.change = None, None
-        if rounding != "float32":
+        if rounding.proved:
             network = _on_cpu(network, rounding)
             self.rigorous, self.change = RigorousNetwork(network, rounding), BoxChange.of(network, rounding)
 
@@ -224,7 +222,7 @@ class RadiusSearch:
 
 def _on_cpu(network: Network, rounding: str) -> Network:
     """The proof runs on the CPU wherever the search runs; what float32 kernels of other devices do is not claimed."""
-    if network.head.weight.device.type == "cpu" or rounding == "float32-deployed":
+    if network.head.weight.device.type == "cpu" or rounding == RoundingLevel.FLOAT32_DEPLOYED:
         return network
     return network.map_tensors(lambda t: t.detach().cpu())
 
@@ -235,7 +233,7 @@ def certified_radius(
     images: Tensor,
     labels: Tensor,
     *,
-    rounding: str = "real-sound",
+    rounding: str = RoundingLevel.REAL_SOUND,
     rtol: float = 1e-6,
     batch_size: int | None = None,
 ) -> RadiusResult:

@@ -65,8 +65,8 @@ from acert_zoo.bounds.blocked_sums import blocked_conv, blocked_linear
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.nonnegative_boxes import FEWEST_IMAGES, Nonnegative, shifted_depth, suits
 from acert_zoo.bounds.preconditions import U64, inner_length
-from acert_zoo.errors import UnsupportedLayerError
 from acert_zoo.network.graph import Affine, AvgPool, BatchNorm, Conv, Linear, Normalize, Step
+from acert_zoo.rounding import RoundingLevel, proved_level
 
 _INF = torch.tensor(math.inf, dtype=torch.float64)
 TINY = 2.0**-800
@@ -312,10 +312,8 @@ def nothing_where_not_finite(lower: Tensor) -> Tensor:
 
 def rules_for(level: str, constant: float) -> RealSound:
     """The rules of a rigorous level."""
-    if level == "real-sound":
+    if proved_level(level) == RoundingLevel.REAL_SOUND:
         return RealSound(constant)
-    if level == "float32-deployed":
-        from acert_zoo.bounds.float32_deployed import Float32Deployed
+    from acert_zoo.bounds.float32_deployed import Float32Deployed
 
-        return Float32Deployed(constant)
-    raise UnsupportedLayerError(f"no rules for rounding level {level!r}")
+    return Float32Deployed(constant)

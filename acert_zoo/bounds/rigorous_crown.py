@@ -65,10 +65,9 @@ from acert_zoo.bounds.crown_rules import Claim
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.network.graph import Network, ReLU
+from acert_zoo.rounding import BoundMethod, RoundingLevel
 
-__all__ = ["CROWN_METHODS", "RigorousCrown", "rigorous_check"]
-
-CROWN_METHODS = ("crown-ibp", "crown", "alpha-crown")  # in order of cost
+ITERATIONS = 40  # steps of Adam of alpha-CROWN
 _CHUNK_BYTES = 2**21  # for the coefficients of one value, all rows of a chunk: small enough for caches
 
 
@@ -85,7 +84,7 @@ class RigorousCrown:
     """
 
     def __init__(self, network: Network, *, refine: bool = True, iterations: int = 0) -> None:
-        self.rigorous = RigorousNetwork(network, "real-sound")
+        self.rigorous = RigorousNetwork(network, RoundingLevel.REAL_SOUND)
         self.network = self.rigorous.network
         self.refine, self.iterations = refine, iterations
         steps = self.network.steps
@@ -117,7 +116,7 @@ class RigorousCrown:
             InvalidInputError, UnsoundSettingError: as `RigorousNetwork.margins`.
             TimeoutError: the deadline has passed.
         """
-        preconditions.check_backend("real-sound")
+        preconditions.check_backend(RoundingLevel.REAL_SOUND)
         sizes = torch.as_tensor(eps, dtype=torch.float64).expand(len(images))
         out = torch.full((len(images),), -math.inf, dtype=torch.float64)
         for i in range(len(images)):
@@ -228,4 +227,5 @@ def _check_time(deadline: float) -> None:
 
 def rigorous_check(network: Network, method: str) -> RigorousCrown:
     """The rigorous counterpart of a CROWN-family method; also what re-proves certificates of that method."""
-    return RigorousCrown(network, refine=method != "crown-ibp", iterations=40 if method == "alpha-crown" else 0)
+    iterations = ITERATIONS if method == BoundMethod.ALPHA_CROWN else 0
+    return RigorousCrown(network, refine=method != BoundMethod.CROWN_IBP, iterations=iterations)

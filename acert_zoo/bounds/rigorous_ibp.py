@@ -13,12 +13,10 @@ from torch import Tensor
 
 from acert_zoo.bounds import preconditions
 from acert_zoo.bounds.ibp import Interval, smallest_margin
-from acert_zoo.bounds.preconditions import ROUNDING_LEVELS
 from acert_zoo.bounds.real_sound import input_box, rules_for
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.network.graph import Add, Affine, AvgPool, BatchNorm, Linear, Network, Normalize, ReLU
-
-__all__ = ["ROUNDING_LEVELS", "RigorousNetwork"]
+from acert_zoo.rounding import RoundingLevel
 
 Refine = Callable[[int, list[Interval], Interval], Interval]
 Watch = Callable[[int, int, Interval], None]
@@ -48,7 +46,7 @@ class RigorousNetwork:
         UnsoundSettingError, UnsupportedLayerError: the level cannot be claimed; see `preconditions.check_network`.
     """
 
-    def __init__(self, network: Network, level: str = "real-sound", *, constant: float = 1.0) -> None:
+    def __init__(self, network: Network, level: str = RoundingLevel.REAL_SOUND, *, constant: float = 1.0) -> None:
         preconditions.check_network(network, level)
         preconditions.check_backend(level)
         if not 1 <= constant <= 1024:

@@ -23,7 +23,7 @@ from acert_zoo._files import write_atomically
 from acert_zoo.attacks.pgd import Objective
 from acert_zoo.bounds.certified_prediction import predict_certified
 from acert_zoo.bounds.ibp import robust_margin
-from acert_zoo.bounds.preconditions import DEPLOYED, check_backend
+from acert_zoo.bounds.preconditions import deployed_claimable
 from acert_zoo.bounds.proved_margins import PROOF_BATCH_SIZE
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.data.checks import check_eval_mode
@@ -31,6 +31,7 @@ from acert_zoo.errors import InvalidInputError, UnsoundSettingError, Unsupported
 from acert_zoo.exact_numbers import parse_eps, round_up
 from acert_zoo.network.graph import BatchNorm, Network
 from acert_zoo.network.tracing import trace
+from acert_zoo.rounding import BoundMethod, RoundingLevel
 
 GATE_CONSTANT = 5.0  # the c of the gate's check P_c; certificates use 25 and 1 (docs/cascade.md)
 SCHEMA_VERSION = 1
@@ -142,13 +143,15 @@ class Cascade(nn.Module):
             self._gate_cache[k] = (key, network, RigorousNetwork(network, constant=GATE_CONSTANT))
         return self._gate_cache[k][1:]
 
-    def certifier(self, *, method: str = "ibp", rounding: str = "real-sound", budget: float | None = None) -> Any:
+    def certifier(
+        self, *, method: str = BoundMethod.IBP, rounding: str = RoundingLevel.REAL_SOUND, budget: float | None = None
+    ) -> Any:
         """What `acert_zoo.certify` uses for a cascade (`budget` has no meaning here)."""
         from acert_zoo.cascades.certificate import CascadeCertifier
 
         return CascadeCertifier(self, method, rounding)
 
-    def prover(self, *, rounding: str = "real-sound") -> Any:
+    def prover(self, *, rounding: str = RoundingLevel.REAL_SOUND) -> Any:
         """Rigorous checks at claimed radii, without a search, for `verify` and `predict_certified`.
 
         The `CascadeProver` is kept until a weight or a setting that it depends on changes.
@@ -156,13 +159,15 @@ class Cascade(nn.Module):
         from acert_zoo.cascades.certificate import CascadeProver
 
         check_eval_mode(self)
-        key = ([_state(m) for m in self.members], _deployed_claimable())
+        key = ([_state(m) for m in self.members], deployed_claimable())
         kept = self._prover_cache.get(rounding)
         if kept is None or kept[0] != key:
             kept = self._prover_cache[rounding] = (key, CascadeProver(self, rounding))
         return kept[1]
 
-    def predict_certified(self, images: Tensor, eps: str | float | Fraction, *, rounding: str = "real-sound") -> Any:
+    def predict_certified(
+        self, images: Tensor, eps: str | float | Fraction, *, rounding: str = RoundingLevel.REAL_SOUND
+    ) -> Any:
         """Labels, and whether each is proved not to change within `eps`; see
         `acert_zoo.bounds.certified_prediction.predict_certified`."""
         return predict_certified(self, images, eps, rounding=rounding)
@@ -248,12 +253,3 @@ def _state(module: nn.Module) -> list[tuple[Any, ...]]:
     """What changes when a weight does (edits through `.data` apart)."""
     tensors = [*module.parameters(), *module.buffers()]
     return [(t.data_ptr(), t._version, t.device, t.dtype) for t in tensors]
-
-
-def _deployed_claimable() -> bool:
-    """Whether the settings of torch allow certificates about the float32 program (terms that o_k needs)."""
-    try:
-        check_backend(DEPLOYED)
-    except UnsoundSettingError:
-        return False
-    return True

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from acert_zoo.bounds.certifier import BatchCertificates
 from acert_zoo.bounds.ibp import robust_margin
-from acert_zoo.bounds.preconditions import DEPLOYED, REAL_SOUND
 from acert_zoo.bounds.proved_margins import PROOF_BATCH_SIZE
 from acert_zoo.bounds.radius_search import RadiusSearch
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
@@ -29,6 +28,7 @@ from acert_zoo.cascades.cascade import Cascade
 from acert_zoo.data.checks import check_eval_mode
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.network.tracing import trace
+from acert_zoo.rounding import PROVED_LEVELS, BoundMethod, RoundingLevel
 
 OPEN_CONSTANT = 25.0  # c of the check that shows a gate to be open all around
 SEARCH_RTOL = 1e-4  # of h_k, which costs far more a step than p_k
@@ -59,7 +59,7 @@ class _Member:
         self.search: RadiusSearch | None = None
         try:
             network = trace(module).detach()
-            level = REAL_SOUND if gate is not None else rounding
+            level = RoundingLevel.REAL_SOUND if gate is not None else rounding
             self.inner, self.search = RigorousNetwork(network, level), RadiusSearch(network, level)
         except (UnsupportedLayerError, UnsoundSettingError):
             if gate is not None:
@@ -67,7 +67,7 @@ class _Member:
             return  # the last member may be anything: then it contributes no radius of its own
         if gate is not None:
             try:
-                self.outer = RigorousNetwork(network, DEPLOYED, constant=OPEN_CONSTANT)
+                self.outer = RigorousNetwork(network, RoundingLevel.FLOAT32_DEPLOYED, constant=OPEN_CONSTANT)
             except (UnsupportedLayerError, UnsoundSettingError):
                 self.outer = None  # then o_k = 0
 
@@ -148,10 +148,10 @@ class CascadeProver:
         UnsoundSettingError, InvalidInputError, UnknownNameError: train mode, or a level that cannot be claimed.
     """
 
-    def __init__(self, cascade: Cascade, rounding: str = REAL_SOUND) -> None:
+    def __init__(self, cascade: Cascade, rounding: str = RoundingLevel.REAL_SOUND) -> None:
         check_eval_mode(cascade)
-        if rounding not in (REAL_SOUND, DEPLOYED):
-            raise InvalidInputError(f"cascades are certified at {REAL_SOUND} or {DEPLOYED}, got {rounding!r}")
+        if rounding not in PROVED_LEVELS:
+            raise InvalidInputError(f"cascades are certified at {' or '.join(PROVED_LEVELS)}, got {rounding!r}")
         self.cascade = cascade
         gates = [*cascade.gates, None]
         self.members = [_Member(m, g, rounding) for m, g in zip(cascade.members, gates, strict=True)]
@@ -254,9 +254,10 @@ class CascadeCertifier:
     """Certifies batches for `acert_zoo.certify`; see `acert_zoo.certificates.certify.Certifier`."""
 
     def __init__(self, cascade: Cascade, method: str, rounding: str) -> None:
-        if method != "ibp":
+        if method != BoundMethod.IBP:
             raise InvalidInputError(f"cascades are certified with method 'ibp', got {method!r}")
-        self.rounding = REAL_SOUND if rounding == "float32" else rounding  # nothing weaker is computed
+        # nothing weaker is computed
+        self.rounding = RoundingLevel.REAL_SOUND if rounding == RoundingLevel.FLOAT32 else rounding
         self.prover = CascadeProver(cascade, self.rounding)  # not the kept one: searches learn, results must not differ
         self.cascade = cascade
         self.input_shape, self.num_classes = cascade.input_shape, cascade.num_classes
@@ -276,7 +277,7 @@ class CascadeCertifier:
             margin=torch.full_like(radius, math.nan),  # a cascade's radius belongs to several margins
             prediction=prediction,
             label=label,
-            method=["ibp"] * n,
+            method=[BoundMethod.IBP] * n,
             roundings=[self.rounding] * n,
             route=answer.route.tolist(),
         )

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from acert_zoo.bounds import auto_lirpa_compat
 from acert_zoo.bounds.auto_lirpa import FAILURES, LirpaBounds
 from acert_zoo.bounds.certifier import BatchCertificates, Certifier
-from acert_zoo.bounds.crown_radius import COARSE_RTOL, DEFAULT_BUDGET, METHODS, RTOL, climb
+from acert_zoo.bounds.crown_radius import DEFAULT_BUDGET, climb, width
 from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnprovedRoundingWarning, UnsupportedLayerError
 from acert_zoo.network.tracing import channel_constants, random_images
+from acert_zoo.rounding import CROWN_METHODS, BoundMethod, RoundingLevel
 
 TOLERANCE = 1e-5  # between auto-LiRPA's graph and the module, relative to the largest logit
 
@@ -82,8 +83,9 @@ class ForeignCertifier:
         self.bounds, self.budget = bounds, DEFAULT_BUDGET if budget is None else budget
         if not self.budget > 0:
             raise InvalidInputError(f"budget must be positive, got {budget!r} seconds")
-        self.any_method = method == "best"
-        self.methods = ("ibp", *METHODS) if method == "best" else tuple(dict.fromkeys(("ibp", method)))
+        self.any_method = method == BoundMethod.BEST
+        rest = CROWN_METHODS if self.any_method else (method,)
+        self.methods = tuple(dict.fromkeys((BoundMethod.IBP, *rest)))
         self.rounding = str(bounds.dtype).removeprefix("torch.")
         self.input_shape: Sequence[int] | None = bounds.input_shape
         self.num_classes = bounds.num_classes
@@ -122,11 +124,11 @@ class ForeignCertifier:
                 return value
 
             try:
-                climb(evaluate, best[0], COARSE_RTOL if method == "alpha-crown" else RTOL)
+                climb(evaluate, best[0], width(method))
             except TimeoutError:
                 break
             except UnsupportedLayerError:  # "best" is the best of the methods that auto-LiRPA can do
-                if not self.any_method or method == "ibp":
+                if not self.any_method or method == BoundMethod.IBP:
                     raise
         return best
 
@@ -146,7 +148,7 @@ def foreign_certifier(
     Raises:
         UnsupportedLayerError: a rounding level was asked for, or auto-LiRPA cannot convert the module either.
     """
-    if rounding != "float32":
+    if rounding != RoundingLevel.FLOAT32:
         raise UnsupportedLayerError(
             f"{error}. With rounding 'float32' auto-LiRPA's bounds serve instead, if it can convert the model"
         ) from error

@@ -11,15 +11,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from acert_zoo._version import __version__
-from acert_zoo.bounds import preconditions
-from acert_zoo.bounds.certifier import METHODS, BatchCertificates, Certifier
+from acert_zoo.bounds.certifier import BatchCertificates, Certifier
 from acert_zoo.bounds.network_certifier import NetworkCertifier
 from acert_zoo.bounds.radius_search import DEFAULT_BATCH_SIZE
 from acert_zoo.certificates.file import Header, Line, radius_text
 from acert_zoo.certificates.results import Certificates, utc_now
 from acert_zoo.certificates.writer import CertificateWriter
 from acert_zoo.data.checks import check_eval_mode, check_ids, check_images, pixel_sha256
-from acert_zoo.errors import CertificateFileError, InvalidInputError, UnknownNameError, UnsupportedLayerError
+from acert_zoo.errors import CertificateFileError, InvalidInputError, UnsupportedLayerError
+from acert_zoo.rounding import SELECTABLE_LEVELS, BoundMethod, RoundingLevel
 
 SLOW_BATCH_SIZE = 8
 
@@ -28,18 +28,15 @@ def make_certifier(
     model: nn.Module,
     images_shape: Sequence[int],
     *,
-    method: str = "ibp",
-    rounding: str = "real-sound",
+    method: str = BoundMethod.IBP,
+    rounding: str = RoundingLevel.REAL_SOUND,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     budget: float | None = None,
     input_shape: Sequence[int] | None = None,
 ) -> Certifier:
     """The certifier of `model`; arguments and errors as `certify`."""
-    if method not in METHODS:
-        raise UnknownNameError.near("method", method, METHODS)
-    if rounding not in preconditions.ROUNDING_LEVELS:
-        raise UnknownNameError.near("rounding level", rounding, preconditions.ROUNDING_LEVELS)
+    method, rounding = BoundMethod.among(method), RoundingLevel.among(rounding, SELECTABLE_LEVELS)
     if budget is not None and not (isinstance(budget, (int, float)) and budget > 0):
         raise InvalidInputError(f"budget {budget!r}: a positive number of seconds is meant")
     if not isinstance(model, nn.Module):
@@ -68,8 +65,8 @@ def certify(
     images: Any,
     labels: Any = None,
     *,
-    method: str = "ibp",
-    rounding: str = "real-sound",
+    method: str = BoundMethod.IBP,
+    rounding: str = RoundingLevel.REAL_SOUND,
     batch_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -249,7 +246,7 @@ def _header(
 
 def _check_batch_size(batch_size: int | None, method: str) -> int:
     if batch_size is None:  # slow methods take seconds an image: what is done is to be kept, and seen, often
-        return DEFAULT_BATCH_SIZE if method == "ibp" else SLOW_BATCH_SIZE
+        return DEFAULT_BATCH_SIZE if method == BoundMethod.IBP else SLOW_BATCH_SIZE
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InvalidInputError(f"batch_size must be a positive integer, got {batch_size!r}")
     return batch_size

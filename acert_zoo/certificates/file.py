@@ -21,10 +21,10 @@ from typing import Any
 from acert_zoo._json import parse_json
 from acert_zoo.errors import CertificateFileError
 from acert_zoo.exact_numbers import shortest_down
+from acert_zoo.rounding import BoundMethod, RoundingLevel, weakest
 
 FORMAT = "acert-zoo-certificates"
 SCHEMA_VERSION = 1
-ROUNDINGS = ("float32", "float64", "real-sound", "float32-deployed")  # the weakest first
 MAX_LINE = 1 << 16  # bytes
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -75,7 +75,7 @@ class Header:
             _need_integer("model_version", self.model_version)
         _need(self.weights_sha256 is None or _digest(self.weights_sha256), "weights_sha256", self.weights_sha256)
         _need(_digest(self.network_sha256), "network_sha256", self.network_sha256)
-        _need(self.rounding in ROUNDINGS, "rounding", self.rounding)
+        _need(self.rounding in tuple(RoundingLevel), "rounding", self.rounding)
         _need(self.certifies in ("label", "prediction"), "certifies", self.certifies)
         _need_integer("n", self.n)
         _need(self.norm == "linf", "norm", self.norm)
@@ -83,7 +83,7 @@ class Header:
     def differences(self, other: Header) -> list[str]:
         """Names of the fields that must agree for two runs to share a file, and do not."""
         free = ["n", "created", "package_version"]
-        if self.method != "ibp":
+        if self.method != BoundMethod.IBP:
             free.append("rounding")  # known only when the lines are there
         names = [f.name for f in dataclasses.fields(self) if f.name not in free]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
@@ -123,7 +123,7 @@ class Line:
         if self.margin is not None:
             _need_number("margin", self.margin)
         _need_string("method", self.method)
-        _need(self.rounding in ROUNDINGS, "rounding", self.rounding)
+        _need(self.rounding in tuple(RoundingLevel), "rounding", self.rounding)
         _need_number("seconds", self.seconds)
         _need(self.seconds >= 0, "seconds", self.seconds)
 
@@ -305,11 +305,6 @@ def _show(value: Any) -> str:
         return repr(value)[:60]
     except (ValueError, RecursionError):  # an integer too long to print, or deep nesting
         return f"a {type(value).__name__}"
-
-
-def weakest(roundings: Iterable[str]) -> str:
-    """The weakest of some rounding levels."""
-    return min(roundings, key=ROUNDINGS.index)
 
 
 def format_row(item: Header | Line) -> bytes:

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from acert_zoo._files import check_output_file, write_atomically
-from acert_zoo.certificates.file import SCHEMA_VERSION, Header, Line, format_file, radius_text, read_file, weakest
+from acert_zoo.certificates.file import SCHEMA_VERSION, Header, Line, format_file, radius_text, read_file
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact_numbers import parse_eps, round_up
+from acert_zoo.rounding import weakest
 
 Eps = str | int | float | Fraction
 

@@ -22,8 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acert_zoo.bounds.preconditions import REAL_SOUND, RIGOROUS_LEVELS
-from acert_zoo.bounds.rigorous_crown import CROWN_METHODS, RigorousCrown, rigorous_check
+from acert_zoo.bounds.rigorous_crown import RigorousCrown, rigorous_check
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.certificates.file import Header, Line, read_file
 from acert_zoo.certificates.recorded_images import Images, Source, image_source
@@ -32,6 +31,7 @@ from acert_zoo.errors import AcertZooError, InvalidInputError
 from acert_zoo.exact_numbers import parse_eps, round_up
 from acert_zoo.network.digest import network_sha256
 from acert_zoo.network.tracing import trace
+from acert_zoo.rounding import CROWN_METHODS, PROVED_LEVELS, RoundingLevel
 
 PROVED, NOTHING_CLAIMED, NOT_PROVED, FAILED = "proved", "nothing claimed", "not re-proved", "failed"
 BATCH_SIZE = 32
@@ -238,7 +238,7 @@ class _Prover:
 
 def _level(rounding: str) -> str:
     """The level at which a line is proved: its own, or real-sound for what floating-point bounds claim."""
-    return rounding if rounding in RIGOROUS_LEVELS else REAL_SOUND
+    return rounding if rounding in PROVED_LEVELS else RoundingLevel.REAL_SOUND
 
 
 def _check_chunk(
@@ -296,7 +296,7 @@ def _judge(report: LineReport, line: Line, logits: Tensor, proved: bool, margin:
         reasons.append(f"the model answers {int(logits.argmax())}, the line says {line.prediction}")
     if Fraction(line.radius) == 0:
         return replace(report, status=FAILED if reasons else NOTHING_CLAIMED, reasons=tuple(reasons))
-    rigorous = line.rounding in RIGOROUS_LEVELS
+    rigorous = line.rounding in PROVED_LEVELS
     noise = SLOPE_NOISE if line.method in CROWN_METHODS else MARGIN_NOISE
     if rigorous and proved and line.margin is not None and line.margin > margin + noise * scale:
         reasons.append(f"the margin proved is {margin:g}, the line says {line.margin:g}")

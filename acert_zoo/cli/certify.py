@@ -15,6 +15,7 @@ from acert_zoo.cli.numbers import parse_share
 from acert_zoo.cli.terminal import print_json, progress_bar
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact_numbers import parse_eps
+from acert_zoo.rounding import SELECTABLE_LEVELS, BoundMethod, RoundingLevel
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from acert_zoo.certificates.results import Certificates
     from acert_zoo.cli.inputs import Inputs
 
-METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown", "best")
-ROUNDING_LEVELS = ("float32", "real-sound", "float32-deployed")  # as in bounds.rigorous, which imports torch
+METHODS = [method.value for method in BoundMethod]
+LEVELS = [level.value for level in SELECTABLE_LEVELS]
 
 
 @click.command()
@@ -38,9 +39,15 @@ ROUNDING_LEVELS = ("float32", "real-sound", "float32-deployed")  # as in bounds.
 @click.option("--resize", is_flag=True, help="Scale and convert image files that do not fit the model.")
 @click.option("--eps", multiple=True, metavar="EPS", help="Report the certified share at this radius, e.g. 2/255.")
 @click.option("--fail-under", metavar="SHARE", help="Exit with 1 where less is certified at --eps, e.g. 40% or 0.4.")
-@click.option("--method", type=click.Choice(METHODS), default="ibp", show_default=True, help="Bounds to use.")
 @click.option(
-    "--rounding", type=click.Choice(ROUNDING_LEVELS), default="real-sound", show_default=True, help="What is proved."
+    "--method", type=click.Choice(METHODS), default=BoundMethod.IBP.value, show_default=True, help="Bounds to use."
+)
+@click.option(
+    "--rounding",
+    type=click.Choice(LEVELS),
+    default=RoundingLevel.REAL_SOUND.value,
+    show_default=True,
+    help="What is proved.",
 )
 @click.option("--attack", is_flag=True, help="Also attack each image: an upper bound on its true radius.")
 @click.option("--budget", type=float, metavar="SECONDS", help="Seconds an image that slow methods may take.")

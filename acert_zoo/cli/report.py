@@ -14,6 +14,7 @@ from acert_zoo.cli.numbers import down, duration, percent, radius, up
 from acert_zoo.cli.terminal import print_facts, print_table, printable
 from acert_zoo.data.datasets import DATASETS
 from acert_zoo.exact_numbers import parse_eps
+from acert_zoo.rounding import RoundingLevel
 
 if TYPE_CHECKING:
     from acert_zoo.attacks.attack import AttackReport
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
 ROWS = 10
 _MEANING = {
-    "float32": "bounds in floating point, their rounding not proved",
-    "float64": "bounds in floating point, their rounding not proved",
-    "real-sound": "proved for real arithmetic with the stored weights",
-    "float32-deployed": "proved for the float32 program, in any order of summation",
+    RoundingLevel.FLOAT32: "bounds in floating point, their rounding not proved",
+    RoundingLevel.FLOAT64: "bounds in floating point, their rounding not proved",
+    RoundingLevel.REAL_SOUND: "proved for real arithmetic with the stored weights",
+    RoundingLevel.FLOAT32_DEPLOYED: "proved for the float32 program, in any order of summation",
 }
 
 
@@ -110,7 +111,7 @@ class Report:
             facts.append(("attacked", f"adversarial images found for {found:,}, none within a certified radius"))
         methods = ", ".join(f"{name} ({k:,})" if k < n else name for name, k in Counter(result.method).items())
         facts.append(("bounds", methods or result.header.method))
-        facts.append(("rounding", f"{result.rounding}: {_MEANING[result.rounding]}"))
+        facts.append(("rounding", f"{result.rounding}: {_MEANING[RoundingLevel(result.rounding)]}"))
         facts.append(("time", duration(self.seconds) + (f"  ({1000 * self.seconds / n:.1f} ms an image)" if n else "")))
         return facts
 

@@ -32,6 +32,7 @@ from acert_zoo.errors import (
     WeightsError,
 )
 from acert_zoo.network.tracing import trace
+from acert_zoo.rounding import BoundMethod, RoundingLevel
 from acert_zoo.zoo import registry, resolve, weights
 from acert_zoo.zoo.expected_logits import check_fingerprint, compute_fingerprint
 from acert_zoo.zoo.meta_network import blank_network, check_tensors
@@ -89,7 +90,7 @@ class AcertModel(nn.Module):
         return self.info.sha256 if unchanged else digest  # type: ignore[union-attr,return-value]
 
     def certifier(
-        self, *, method: str = "ibp", rounding: str = "real-sound", budget: float | None = None
+        self, *, method: str = BoundMethod.IBP, rounding: str = RoundingLevel.REAL_SOUND, budget: float | None = None
     ) -> NetworkCertifier:
         """What `acert_zoo.certify` uses for this model."""
         return NetworkCertifier(trace(self).detach(), self.input_shape, method, rounding, budget)

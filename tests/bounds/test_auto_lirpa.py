@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from acert_zoo.bounds import auto_lirpa_compat
 from acert_zoo.bounds.auto_lirpa import LirpaBounds
-from acert_zoo.bounds.crown_radius import METHODS
 from acert_zoo.bounds.ibp import robust_margin
 from acert_zoo.bounds.rigorous_crown import rigorous_check
 from acert_zoo.errors import MissingDependencyError
 from acert_zoo.network.graph import Network
 from acert_zoo.network.tracing import trace
+from acert_zoo.rounding import CROWN_METHODS
 from tests.support.models import SHAPE
 
 # --- what is filled in for auto-LiRPA 0.3 ---------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def test_tighter_methods_are_tighter_and_true(network: Network, batch: tuple[Ten
     images, labels = batch
     bounds = LirpaBounds(network, SHAPE, dtype)
     eps = torch.tensor([0.01, 0.02, 0.03])
-    ladder = [bounds.margins(images, labels, eps, m) for m in ("ibp", *METHODS)]
+    ladder = [bounds.margins(images, labels, eps, m) for m in ("ibp", *CROWN_METHODS)]
     assert bool((ladder[0] < ladder[1]).any())
     assert bool((ladder[2] < ladder[3]).any())  # optimised slopes do move
     for looser, tighter in itertools.pairwise(ladder):

@@ -13,7 +13,7 @@ from acert_zoo import attack
 from acert_zoo.bounds import crown_radius
 from acert_zoo.bounds.auto_lirpa import LirpaBounds
 from acert_zoo.bounds.auto_lirpa_cost import crown_cost
-from acert_zoo.bounds.crown_radius import METHODS, certified_radius_lirpa
+from acert_zoo.bounds.crown_radius import certified_radius_lirpa
 from acert_zoo.bounds.radius_search import certified_radius
 from acert_zoo.bounds.rigorous_crown import rigorous_check
 from acert_zoo.certificates.file import read_file
@@ -21,6 +21,7 @@ from acert_zoo.certificates.verify import verify_file
 from acert_zoo.errors import InvalidInputError, UnknownNameError
 from acert_zoo.network import architectures
 from acert_zoo.network.graph import Network
+from acert_zoo.rounding import CROWN_METHODS
 from tests.support.models import SHAPE, small_model
 
 
@@ -37,7 +38,7 @@ def test_the_best_radii_are_at_least_ibps_and_rigorously_proved(network: Network
         if method == "ibp":
             assert (rounding, float(result.radius[i])) == ("", float(floor[i]))
             continue
-        assert method in METHODS
+        assert method in CROWN_METHODS
         assert rounding == "real-sound"
         check = rigorous_check(network, method)
         assert check.proves(batch[0][i : i + 1], batch[1][i : i + 1], result.radius[i]).all()
@@ -139,7 +140,7 @@ def test_a_failure_inside_auto_lirpa_leaves_the_best_radius_so_far(network, batc
 
 
 def test_the_cost_grows_with_the_radius_and_the_method(network: Network, batch: tuple[Tensor, Tensor]):
-    costs = [crown_cost(network, batch[0], e, m) for m in METHODS for e in (0.01, 0.1)]
+    costs = [crown_cost(network, batch[0], e, m) for m in CROWN_METHODS for e in (0.01, 0.1)]
     work = [c.multiplications for c in costs]
     assert work[0] == work[1]  # crown-ibp: one pass, whatever is open
     assert work[1] < work[2] < work[3] < work[5]

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 import acert_zoo
 from acert_zoo.bounds import preconditions
-from acert_zoo.bounds.preconditions import DEPLOYED, REAL_SOUND, check_backend, check_level, check_network
+from acert_zoo.bounds.preconditions import DEPLOYED, REAL_SOUND, check_backend, check_network
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.errors import InvalidInputError, UnknownNameError, UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.network.graph import AvgPool, BatchNorm, Flatten, Linear, Monotone, Network, Normalize, ReLU
+from acert_zoo.rounding import proved_level
 
 BOTH = (REAL_SOUND, DEPLOYED)
 
@@ -46,9 +47,9 @@ def test_an_ordinary_network_and_backend_pass(level):
 
 def test_levels():
     with pytest.raises(InvalidInputError, match=r"float32.*proves nothing"):
-        check_level("float32")
+        proved_level("float32")
     with pytest.raises(UnknownNameError, match="real-sound"):
-        check_level("realsound")
+        proved_level("realsound")
     with pytest.raises(InvalidInputError, match="constant"):
         RigorousNetwork(network(), constant=0.5)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from acert_zoo.bounds import crown_rules
 from acert_zoo.bounds.ibp import Interval
-from acert_zoo.bounds.rigorous_crown import CROWN_METHODS, RigorousCrown, rigorous_check
+from acert_zoo.bounds.rigorous_crown import RigorousCrown, rigorous_check
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.errors import UnsoundSettingError
 from acert_zoo.network import architectures
@@ -34,6 +34,7 @@ from acert_zoo.network.graph import (
     Step,
 )
 from acert_zoo.network.tracing import trace
+from acert_zoo.rounding import CROWN_METHODS
 from tests.support import rational as exact
 
 F64 = torch.float64
