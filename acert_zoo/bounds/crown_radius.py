@@ -19,6 +19,7 @@ from torch import Tensor
 from acert_zoo.bounds.auto_lirpa import FAILURES, LirpaBounds
 from acert_zoo.bounds.auto_lirpa_cost import Cost, crown_cost
 from acert_zoo.bounds.rigorous_crown import RigorousCrown, rigorous_check
+from acert_zoo.bounds.root_finding import most_evaluations, project
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.network.graph import Network
 from acert_zoo.rounding import CROWN_METHODS, BoundMethod, RoundingLevel
@@ -27,6 +28,7 @@ DEFAULT_BUDGET = 120.0  # seconds an image, all methods together
 DEFAULT_MEMORY = 4 * 2**30  # bytes that one evaluation may take, as estimated
 RTOL = 1e-3  # relative width of the last bracket
 COARSE_RTOL = 5e-3  # of alpha-crown, whose evaluations take seconds
+LEAST = 1e-7  # no radius below this is looked for
 SPEED = 4e9  # multiplications a second, to begin with; every evaluation teaches better
 CUSHION = 1e-7  # logit units to spare, so that another machine's slopes, a few roundings away, prove it too
 _STEPS_DOWN = (0.0, 1e-5, 1e-3, 5e-3, 2e-2)  # relative, tried in turn where the rigorous check fails
@@ -215,27 +217,30 @@ def climb(evaluate: Callable[[float], float], start: float, rtol: float = RTOL) 
 
     Half as much again while proved, a quarter while nothing is. Where the first point fails, the next lies `rtol` above
     `start`, and ends a search that has nothing to gain. Then narrows the bracket by the secant through its ends in
-    (eps, margin), kept off them, to the relative width `rtol`. Nothing is concluded about points not evaluated.
+    (eps, margin), kept off them, to the relative width `rtol`. Nothing is concluded about points not evaluated, and
+    none below `LEAST` is.
+
+    At most `most_evaluations(rtol, LEAST)` evaluations (24 at rtol 1e-3), whatever evaluate() gives: the bracket starts
+    no wider than [`LEAST`, 1 + rtol], and every point but the first is projected; see `root_finding.py` for the proof.
     """
     low, low_value, high, high_value = start, math.nan, math.inf, math.nan
     point = 1.15 * start if start > 0 else 1e-3
-    while True:
-        value = evaluate(min(point, 1.0))
-        point = min(point, 1.0)
+    most = most_evaluations(rtol, LEAST)
+    for left in range(most - 1, -1, -1):
+        point = min(max(point, LEAST), 1.0)
+        value = evaluate(point)
         if value > 0:
             low, low_value = point, value
             if low >= 1.0:
                 return
         else:
             high, high_value = point, value
+        if high <= max(low, LEAST) * (1 + rtol) or not left:
+            return
         if math.isinf(high):
             point = 1.5 * low
         elif low == 0:
-            if high < 1e-7:
-                return
             point = high / 4
-        elif high <= low * (1 + rtol):
-            return
         elif math.isnan(low_value) and high > low * (1 + 2 * rtol):
             point = low * (1 + rtol)
         else:
@@ -243,6 +248,8 @@ def climb(evaluate: Callable[[float], float], start: float, rtol: float = RTOL) 
             share = share if 0 < share < 1 else 0.5
             point = low + min(max(share * 0.98, 0.1), 0.9) * (high - low) if high > low * (1 + 4 * rtol) else high
             point = 0.5 * (low + high) if not low < point < high else point
+        ends = (max(point, LEAST), max(low, LEAST), min(high, 1 + rtol))
+        point = float(project(*(torch.tensor([end], dtype=torch.float64) for end in ends), rtol, left))
 
 
 class _Prover:

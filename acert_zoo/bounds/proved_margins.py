@@ -72,7 +72,7 @@ def prove(
     change: BoxChange | None,
     images: Tensor,
     labels: Tensor,
-    start: Tensor,
+    at_zero: Tensor,
     guess: Tensor,
     exponent: Tensor,
     rtol: float,
@@ -81,13 +81,14 @@ def prove(
 
     Args:
         rigorous, change, images, labels, rtol: see `ProvedMargins`.
-        start: float64 [N], R0 or margins at 0 [N, K]; guess, exponent: float64 [N]; see `find_roots`.
+        at_zero: float64 [N], R0 or margins at 0 [N, K]; guess, exponent: float64 [N]; see `find_roots`, which also
+            bounds the number of evaluations: each takes at most one float64 propagation and one of a change.
     """
     low, value = torch.zeros_like(guess), torch.zeros_like(guess)
     evaluations = proofs = 0
     for part in torch.arange(len(labels)).chunk(-(-len(labels) // PROOF_BATCH_SIZE)):
         margins = ProvedMargins(rigorous, change, images[part], labels[part], rtol)
-        roots = find_roots(margins, start[part], guess[part], exponent[part], (1 - 2.5 * LOST) * rtol)
+        roots = find_roots(margins, at_zero[part], guess[part], exponent[part], (1 - 2.5 * LOST) * rtol)
         low[part], value[part] = roots.low, roots.low_value
         evaluations += roots.evaluations
         proofs += margins.proofs

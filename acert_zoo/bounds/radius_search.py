@@ -121,7 +121,12 @@ class RadiusSearch:
     Args:
         network: detached, float32.
         rounding: "float32", "real-sound" or "float32-deployed".
-        rtol: how far, relatively, the returned radius may lie below the largest provable one.
+        rtol: how far, relatively, the returned radius may lie below the largest provable one (below the first plateau
+            within 1e-10 of 0, where R has one).
+
+    An image costs at most 98 interval propagations at rtol 1e-6, whatever the network: 37 of the float32 search and 37
+    of the proof (`most_evaluations` of root_finding.py at rtol and at 3/4 of it), 23 of a pilot (at 0.01), and 1 where
+    float32 could not tell the margins at 0. Ordinary networks cost 5 to 9.
 
     Raises:
         UnknownNameError: unknown rounding level.

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from acert_zoo.bounds import autoauto_lirpa_compat
+from acert_zoo.bounds import auto_lirpa_compat
 from acert_zoo.bounds.auto_lirpa import LirpaBounds
 from acert_zoo.bounds.ibp import robust_margin
 from acert_zoo.bounds.rigorous_crown import rigorous_check
@@ -45,12 +45,12 @@ def test_the_import_is_quiet_and_leaves_logging_and_warnings_alone():
 
 
 def test_only_what_is_missing_is_filled(monkeypatch: pytest.MonkeyPatch):
-    autoauto_lirpa_compat.load()
+    auto_lirpa_compat.load()
     helper = torch.onnx.symbolic_helper
     kept = helper._set_opset_version
     monkeypatch.delattr(helper, "_set_opset_version")
-    assert autoauto_lirpa_compat.fill_gaps() == ["torch.onnx.symbolic_helper._set_opset_version"]
-    assert helper._set_opset_version is not kept or kept is autoauto_lirpa_compat._set_opset_version
+    assert auto_lirpa_compat.fill_gaps() == ["torch.onnx.symbolic_helper._set_opset_version"]
+    assert helper._set_opset_version is not kept or kept is auto_lirpa_compat._set_opset_version
     helper._set_opset_version(17)
     try:
         from torch.onnx._internal.torchscript_exporter import _globals
@@ -61,13 +61,13 @@ def test_only_what_is_missing_is_filled(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_parameters_accepts_the_newer_argument_and_keeps_a_module_that_has_it():
-    library = autoauto_lirpa_compat.load()
-    assert not autoauto_lirpa_compat._accept_remove_duplicate(library.BoundedModule)
-    assert not autoauto_lirpa_compat._accept_remove_duplicate(nn.Module)
+    library = auto_lirpa_compat.load()
+    assert not auto_lirpa_compat._accept_remove_duplicate(library.BoundedModule)
+    assert not auto_lirpa_compat._accept_remove_duplicate(nn.Module)
 
 
 def test_slopes_have_a_gradient_at_both_ends():
-    autoauto_lirpa_compat.load()
+    auto_lirpa_compat.load()
     from auto_LiRPA.bound_ops import BoundRelu
 
     slopes = torch.tensor([0.0, 0.5, 1.0, 0.5, 0.5], requires_grad=True)
@@ -78,7 +78,7 @@ def test_slopes_have_a_gradient_at_both_ends():
     assert slopes.grad.tolist() == [1.0, 1.0, 1.0, 0.0, 0.0]
     assert none is None
     assert not dead
-    assert not autoauto_lirpa_compat._let_slopes_move()  # a second time there is nothing to mend
+    assert not auto_lirpa_compat._let_slopes_move()  # a second time there is nothing to mend
 
 
 def test_a_newer_release_is_told_by_its_features(monkeypatch: pytest.MonkeyPatch):
@@ -88,8 +88,8 @@ def test_a_newer_release_is_told_by_its_features(monkeypatch: pytest.MonkeyPatch
         def compute_bounds(self, x=None, C=None, interm_bounds=None, reference_bounds=None):
             """As in 0.4 and later."""
 
-    assert autoauto_lirpa_compat.inner_boxes_argument(Newer) == "interm_bounds"
-    assert autoauto_lirpa_compat.inner_boxes_argument(autoauto_lirpa_compat.load().BoundedModule) == "intermediate_layer_bounds"
+    assert auto_lirpa_compat.inner_boxes_argument(Newer) == "interm_bounds"
+    assert auto_lirpa_compat.inner_boxes_argument(auto_lirpa_compat.load().BoundedModule) == "intermediate_layer_bounds"
 
     class BoundRelu:
         def _relu_mask_alpha(self, lower, upper, alpha):
@@ -97,15 +97,15 @@ def test_a_newer_release_is_told_by_its_features(monkeypatch: pytest.MonkeyPatch
 
     operators = importlib.import_module("auto_LiRPA.bound_ops")
     monkeypatch.setattr(operators, "BoundRelu", BoundRelu)
-    assert not autoauto_lirpa_compat._let_slopes_move()
+    assert not auto_lirpa_compat._let_slopes_move()
     monkeypatch.setattr(operators, "BoundRelu", type("BoundRelu", (), {}))
-    assert not autoauto_lirpa_compat._let_slopes_move()
+    assert not auto_lirpa_compat._let_slopes_move()
 
 
 def test_without_auto_lirpa_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(autoauto_lirpa_compat.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(auto_lirpa_compat.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"pip install --no-deps auto-LiRPA==0\.3"):
-        autoauto_lirpa_compat.load()
+        auto_lirpa_compat.load()
 
 
 def test_nothing_is_printed(network: Network, batch: tuple[Tensor, Tensor], capfd: pytest.CaptureFixture[str]):

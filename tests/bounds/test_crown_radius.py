@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 import acert_zoo
@@ -16,6 +19,7 @@ from acert_zoo.bounds.auto_lirpa_cost import crown_cost
 from acert_zoo.bounds.crown_radius import certified_radius_lirpa
 from acert_zoo.bounds.radius_search import certified_radius
 from acert_zoo.bounds.rigorous_crown import rigorous_check
+from acert_zoo.bounds.root_finding import most_evaluations
 from acert_zoo.certificates.file import read_file
 from acert_zoo.certificates.verify import verify_file
 from acert_zoo.errors import InvalidInputError, UnknownNameError
@@ -214,3 +218,23 @@ def test_crown_methods_on_an_image_of_a_bundled_model(name: str):
     assert bool((interval.radius > 0).any())
     for method in ("crown-ibp", "crown"):
         assert bool((acert_zoo.certify(model, images, labels, method=method).radius >= interval.radius).all())
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    values=st.lists(
+        st.one_of(st.floats(-1, 1), st.sampled_from([math.nan, math.inf, -math.inf, 5e-324, -4e-7])), min_size=1
+    ),
+    start=st.one_of(st.just(0.0), st.floats(1e-12, 1.0)),
+    rtol=st.sampled_from([crown_radius.RTOL, crown_radius.COARSE_RTOL]),
+)
+def test_a_climb_ends_within_its_bound_whatever_it_meets(values: list[float], start: float, rtol: float) -> None:
+    visited: list[float] = []
+
+    def evaluate(eps: float) -> float:
+        visited.append(eps)
+        return values[len(visited) % len(values)]
+
+    crown_radius.climb(evaluate, start, rtol)
+    assert len(visited) <= most_evaluations(rtol, crown_radius.LEAST) <= 24
+    assert all(crown_radius.LEAST <= eps <= 1 for eps in visited)

@@ -6,14 +6,11 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from acert_zoo.bounds.ibp import robust_margin
 from acert_zoo.bounds.radius_search import certified_radius
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
-from acert_zoo.bounds.root_finding import find_roots
 from acert_zoo.errors import UnknownNameError, UnsoundSettingError
 from acert_zoo.network.graph import Network
 from acert_zoo.network.tracing import trace
@@ -91,54 +88,21 @@ def test_tiny_radii_keep_their_digits(exponent: int) -> None:
         assert radius * (1 - 1.5e-6) <= found <= radius
 
 
-@pytest.mark.parametrize("value", [math.nan, -math.inf])
-def test_a_bound_that_is_never_positive_ends(value: float) -> None:
-    roots = find_roots(
-        lambda i, e: torch.full_like(e, value),
-        torch.ones(3, dtype=torch.float64),
-        torch.full((3,), 0.01, dtype=torch.float64),
-        torch.ones(3),
-        1e-6,
-    )
-    assert roots.low.tolist() == [0, 0, 0]
-    assert roots.evaluations < 3 * 60
-
-
-@settings(max_examples=60)
-@given(
-    root=st.floats(1e-7, 0.99),
-    power=st.floats(0.3, 6),
-    factor=st.floats(1e-3, 1e3),
-    jump=st.booleans(),
-    guess=st.floats(1e-6, 1),
-)
-def test_find_roots_brackets_from_below(root: float, power: float, factor: float, jump: bool, guess: float) -> None:
-    """Any decreasing function, smooth or with a jump to NaN at its root: the end that passed, close to the root."""
-
-    def evaluate(index: Tensor, eps: Tensor) -> Tensor:
-        value = factor * (1 - (eps / root) ** power)
-        return torch.where(eps < root, factor, math.nan) if jump else value
-
-    start = torch.tensor([factor], dtype=torch.float64)
-    roots = find_roots(evaluate, start, torch.tensor([guess], dtype=torch.float64), torch.tensor([1.2]).double(), 1e-6)
-    assert root * (1 - 2e-6) <= roots.low.item() <= root
-    assert roots.evaluations < 80
-
-
-def test_margins_are_followed_one_by_one() -> None:
-    """Where another class takes over, R has a kink, and the two margins have none."""
-
-    def margins(index: Tensor, eps: Tensor) -> Tensor:
-        return torch.stack([1 - eps, 2 - (eps / 0.125) ** 2, torch.full_like(eps, math.inf)], 1)
-
-    root = 0.125 * math.sqrt(2)
-    guess, exponent = torch.tensor([0.02]).double(), torch.tensor([1.5]).double()
-    clean = torch.tensor([[1.0, 2.0, math.inf]]).double()
-    each = find_roots(margins, clean, guess, exponent, 1e-6)
-    smallest = find_roots(lambda i, e: margins(i, e).amin(1), clean.amin(1), guess, exponent, 1e-6)
-    for roots in (each, smallest):
-        assert root * (1 - 1e-6) <= roots.low.item() <= root
-    assert each.evaluations < smallest.evaluations
+@pytest.mark.parametrize("rounding", LEVELS)
+@pytest.mark.parametrize("weight", [1e1, 1e2, 1e3])
+def test_a_plateau_just_below_0_does_not_hold_up_the_search(rounding: str, weight: float) -> None:
+    """Logits (relu(w x), 0.2) at x = 0.5: R falls steeply to a plateau that lies, relatively, 0.4 / w below 0."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2)).eval()
+    with torch.no_grad():
+        model[1].weight.fill_(weight)
+        model[1].bias.zero_()
+        model[3].weight.copy_(torch.tensor([[1.0], [0.0]]))
+        model[3].bias.copy_(torch.tensor([0.0, 0.2]))
+    network = trace(model, (1, 1, 1)).detach()
+    found = certified_radius(network, pixel(0.5), torch.tensor([0]), rounding=rounding)
+    root = 0.5 - 0.2 / weight
+    assert root * (1 - 2e-6) <= found.radius.item() <= root * (1 + 1e-6)
+    assert found.evaluations <= 50
 
 
 @pytest.mark.parametrize("seed", range(6))
