@@ -6,11 +6,8 @@ Between two models of a method their ACR is interpolated linearly in the accurac
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import click
 import numpy as np

@@ -9,11 +9,8 @@ curve meets 0. Right: eps* of all bundled images of the data set, beside the one
 from __future__ import annotations
 
 import io
-import sys
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import click
 import torch

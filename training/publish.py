@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import click
 import yaml

@@ -7,12 +7,9 @@ against ACR beside the paper's published curves, and certified accuracy against 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import click
 

@@ -12,8 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import click
 import torch
 from rich.console import Console
