@@ -1,4 +1,4 @@
-"""What certifies images (`Certifier`), and what it returns for a batch."""
+"""What certifies images (`Certifier`), what it returns for a batch, and what decides claims (`Prover`)."""
 
 from __future__ import annotations
 
@@ -38,4 +38,22 @@ class Certifier(Protocol):
 
     def __call__(self, images: Tensor, labels: Tensor | None) -> BatchCertificates:
         """Certifies checked images [N, C, H, W], of `labels` [N], or of the predictions where there are none."""
+        ...
+
+
+class Prover(Protocol):
+    """What decides whether claimed radii hold, without a search: `RigorousNetwork` for a single network. A model that
+    is more than one network brings its own: `prover(rounding=)`, in eval mode, for a level of docs/soundness.md."""
+
+    def proves(self, images: Tensor, labels: Tensor, eps: Tensor, /) -> Tensor:
+        """[N] bool: whether the model answers `labels` [N] everywhere within `eps`, float64 [N], of the images
+        [N, C, H, W] (closed balls, pixel units)."""
+        ...
+
+
+class RoutedProver(Prover, Protocol):
+    """The prover of a model whose members answer in turn (`cascades.certificate.CascadeProver`)."""
+
+    def may_answer(self, images: Tensor, answers: Tensor, route: Tensor, /) -> Tensor:
+        """[N] bool: whether member `route`, int64 [N], may be the one that says `answers` [N]."""
         ...

@@ -7,6 +7,7 @@ again (`verify.py`).
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import json
 import math
@@ -15,9 +16,9 @@ import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from acert_zoo._files import read_plain
 from acert_zoo._json import parse_json
 from acert_zoo.errors import CertificateFileError
 from acert_zoo.exact_numbers import shortest_down
@@ -171,11 +172,9 @@ def read_file(path: str | os.PathLike[str], *, partial: bool = False, keep_alter
         CertificateFileError: missing, unreadable, of an unknown schema, or damaged; the message names the line.
     """
     try:
-        if Path(path).exists() and not Path(path).is_file():  # a device may never end
-            raise CertificateFileError(f"certificate file {str(path)!r} cannot be read: it is not a plain file")
-        content = Path(path).read_bytes()
+        content = read_plain(path)
     except OSError as error:
-        raise CertificateFileError(f"certificate file {str(path)!r} cannot be read: {error}") from error
+        raise CertificateFileError(f"certificate file {str(path)!r} cannot be read: {error.strerror}") from error
     return parse(content, str(path), partial=partial, keep_altered=keep_altered)
 
 
@@ -183,10 +182,13 @@ def parse(
     content: bytes, source: str = "certificate file", *, partial: bool = False, keep_altered: bool = False
 ) -> CertificateFile:
     """The file whose bytes are `content`; arguments and errors as `read_file`."""
-    rows = content.split(b"\n")
+    # Windows' line ends and byte order mark say nothing; inside a line they would be an error.
+    rows = [row.removesuffix(b"\r") for row in content.removeprefix(codecs.BOM_UTF8).split(b"\n")]
+    if b'"format"' not in rows[0]:  # damage to a header leaves the word
+        raise CertificateFileError(f"{source} is not a certificate file: its first line is no header of one")
     torn = rows.pop() != b""
     if not rows:
-        raise CertificateFileError(f"{source} is no certificate file: it has no complete header line")
+        raise CertificateFileError(f"{source} is not a certificate file: it has no complete header line")
     if torn and not partial:
         raise CertificateFileError(f"{source} ends in the middle of line {len(rows) + 1}: it is truncated")
     altered: list[int] = []
@@ -223,7 +225,7 @@ def parse(
 
 def _header(values: dict[str, Any]) -> Header:
     if values.get("format") != FORMAT:
-        raise _Invalid(f"no header of a certificate file (format is {_show(values.get('format'))})")
+        raise _Invalid(f"not the header of a certificate file (format is {_show(values.get('format'))})")
     version = values.get("schema_version")
     if type(version) is not int or version != SCHEMA_VERSION:
         raise _Invalid(f"schema_version {_show(version)} is not known; this version reads {SCHEMA_VERSION}")

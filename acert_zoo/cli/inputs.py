@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from acert_zoo._files import read_text
 from acert_zoo.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _parse_labels(text: str) -> list[int]:
     if os.path.exists(text):
         source = f"label file {text!r}"
         try:
-            words = Path(text).read_text(encoding="utf-8").split()
+            words = read_text(text).split()
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInputError(f"{source} cannot be read: {error}") from error
     else:

@@ -11,13 +11,11 @@ import click
 from acert_zoo.cli.inputs import DATASETS, SPLITS, read_model
 from acert_zoo.cli.numbers import duration
 from acert_zoo.cli.terminal import print_facts, print_json, printable, progress_bar
-from acert_zoo.errors import InvalidInputError
-from acert_zoo.zoo.registry import list_models
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from acert_zoo.certificates.verify import VerifyReport
+    from acert_zoo.certificates.verify_report import VerifyReport
 
 
 @click.command()
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--data", metavar="DATASET", help=f"The data set, where the file names none: {', '.join(DATASETS)}.")
 @click.option("--split", type=click.Choice(SPLITS), help="Split of --data.  [default: test]")
 @click.option("--data-root", type=click.Path(file_okay=False), help="Folder of the data sets. [$ACERT_ZOO_DATA]")
+@click.option("--download", is_flag=True, help="Fetch the model that FILE names from the Hub where it is not here.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify(
@@ -40,12 +39,14 @@ def verify(
     data: str | None,
     split: str | None,
     data_root: str | None,
+    download: bool,
     jobs: int,
     as_json: bool,
 ) -> int:
     """Prove every line of the certificate FILE again, from weights and pixels alone.
 
-    Model and images are those that FILE names. Exits with 1, naming the lines, where anything in it cannot be proved.
+    Model and images are those that FILE names; nothing is fetched over the network without --download. Exits with 1,
+    naming the lines, where anything in it cannot be proved.
     """
     if images and data:
         raise click.UsageError("Name --images or --data, not both.")
@@ -54,16 +55,23 @@ def verify(
     from acert_zoo.certificates.file import read_file
 
     certificates = read_file(file, keep_altered=True)  # refuses what is no certificate file before torch is imported
-    given = _given_model(certificates.header.model, model, onnx)
-
     from acert_zoo.certificates.verify import verify_file
+
+    given = read_model(model, onnx) if model is not None or onnx is not None else None
 
     source: Mapping[str, Tensor] | str | None = images
     if data is not None:
         source = _dataset_images(data, split or "test", data_root, [line.id for line in certificates.lines])
     with progress_bar("verifying") as progress:
         report = verify_file(
-            file, model=given, images=source, data_root=data_root, resize=resize, jobs=jobs, progress=progress
+            file,
+            model=given,
+            images=source,
+            data_root=data_root,
+            resize=resize,
+            download=download,
+            jobs=jobs,
+            progress=progress,
         )
     if as_json:
         print_json(report.to_dict())
@@ -72,24 +80,14 @@ def verify(
     return 0 if report.ok else 1
 
 
-def _given_model(recorded: str | None, model: str | None, onnx: Path | None) -> nn.Module | None:
-    """The model to check against, where it is not the registered one that the file names."""
-    if model is not None or onnx is not None:
-        return read_model(model, onnx)
-    if recorded is None or recorded not in list_models():
-        raise InvalidInputError(
-            f"the file is about {recorded or 'a network of no name'}, no model of the zoo: add --model"
-        )
-    return None
-
-
 def _dataset_images(name: str, split: str, data_root: str | None, ids: list[str]) -> Mapping[str, Tensor]:
     """The images of a data set whose indices are among `ids`."""
+    from acert_zoo.certificates.recorded_images import index_of
     from acert_zoo.data.datasets import load_split, to_pixels
 
     arrays, _ = load_split(name, split, data_root)
-    indices = [int(text) for text in ids if text.isascii() and text.isdecimal() and int(text[:12]) < len(arrays)]
-    return {str(k): to_pixels(arrays[k : k + 1].copy())[0] for k in indices}
+    indices = [index_of(text, len(arrays)) for text in ids]
+    return {str(k): to_pixels(arrays[k : k + 1].copy())[0] for k in indices if k is not None}
 
 
 def _print(report: VerifyReport) -> None:

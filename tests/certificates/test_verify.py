@@ -4,60 +4,29 @@ from __future__ import annotations
 
 import ast
 import json
-import zlib
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from acert_zoo import certify
 from acert_zoo.cascades.cascade import Cascade
-from acert_zoo.certificates import verify
+from acert_zoo.certificates import model_verifiers, verify
 from acert_zoo.certificates.results import Certificates
 from acert_zoo.certificates.verify import claimed_radius, verify_file
-from acert_zoo.data.image_files import load_images
-from acert_zoo.errors import CertificateFileError, DatasetNotFoundError, InvalidInputError, UnsoundSettingError
+from acert_zoo.errors import (
+    CertificateFileError,
+    DownloadError,
+    InvalidInputError,
+    UnsoundSettingError,
+)
 from acert_zoo.zoo.model import AcertModel
+from tests.support.certificates import edit, values_of
 from tests.support.models import small_model
 
 N = 10
-
-
-@pytest.fixture(scope="module")
-def model() -> AcertModel:
-    return small_model(1)
-
-
-@pytest.fixture(scope="module")
-def images() -> Tensor:
-    return torch.rand(N, 3, 8, 8, generator=torch.Generator().manual_seed(5))
-
-
-@pytest.fixture
-def file(model: AcertModel, images: Tensor, tmp_path: Path) -> Path:
-    labels = model(images).argmax(1)
-    labels[0] = (labels[0] + 1) % 4
-    path = tmp_path / "c.jsonl"
-    certify(model, images, labels).save(path)
-    return path
-
-
-def edit(path: Path, row: int, *, seal: bool = True, **changes: Any) -> None:
-    """Changes keys of one line; `seal`: with a checksum that fits, as a forger would."""
-    rows = path.read_text().splitlines()
-    values = json.loads(rows[row]) | changes
-    crc = values.pop("crc32")
-    text = json.dumps(values)[:-1]
-    rows[row] = f'{text}, "crc32": "{zlib.crc32(text.encode()) if seal else int(crc, 16):08x}"}}'
-    path.write_text("\n".join(rows) + "\n")
-
-
-def values_of(path: Path, row: int) -> dict[str, Any]:
-    return json.loads(path.read_text().splitlines()[row])
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
@@ -203,44 +172,6 @@ def test_the_route_that_a_line_names(model: AcertModel, images: Tensor, file: Pa
     assert "one network" in bad.reasons[0]
 
 
-def test_images_by_name(file: Path, model: AcertModel, images: Tensor) -> None:
-    named = {str(i): image for i, image in enumerate(images)}
-    assert verify_file(file, model=model, images=named).ok
-    del named["4"]
-    (bad,) = verify_file(file, model=model, images=named).bad_lines
-    assert "its image is not there" in bad.reasons[0]
-
-
-def test_images_in_a_folder(model: AcertModel, tmp_path: Path) -> None:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    paths = [folder / f"{i}.png" for i in range(3)]
-    for seed, path in enumerate(paths):
-        pixels = torch.randint(0, 256, (8, 8, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-        Image.fromarray(pixels.numpy()).save(path)
-    out = tmp_path / "c.jsonl"
-    certify(model, load_images(paths, (3, 8, 8)), ids=[str(p) for p in paths], out=out)
-    assert verify_file(out, model=model).ok
-    moved = folder.rename(tmp_path / "moved")
-    assert [line.status for line in verify_file(out, model=model).lines] == ["failed"] * 3
-    assert verify_file(out, model=model, images=moved).ok
-    with pytest.raises(InvalidInputError, match="does not exist"):
-        verify_file(out, model=model, images=folder)
-
-
-def test_named_data_set(model: AcertModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ids index the data set, whose own labels must be the lines'; MNIST pixels do not fit, which is told."""
-    monkeypatch.delenv("ACERT_ZOO_DATA", raising=False)
-    out = tmp_path / "c.jsonl"
-    certify(model, torch.rand(2, 3, 8, 8), dataset="mnist", split="samples", ids=["0", "100000"], out=out)
-    report = verify_file(out, model=model)
-    assert [line.status for line in report.lines] == ["failed"] * 2
-    assert "no image" in report.lines[1].reasons[0]
-    edit(out, 0, split="test")
-    with pytest.raises(DatasetNotFoundError):
-        verify_file(out, model=model, data_root=tmp_path)
-
-
 def test_arguments(file: Path, model: AcertModel, images: Tensor) -> None:
     with pytest.raises(InvalidInputError, match="jobs"):
         verify_file(file, model=model, images=images, jobs=0)
@@ -276,8 +207,58 @@ def test_claimed_radius_covers_text_and_reading() -> None:
         assert claimed_radius(text) >= float(text)
 
 
-def test_verification_shares_nothing_with_the_search() -> None:
-    source = Path(verify.__file__).read_text()
-    imported = {node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) and node.module}
+def test_verification_does_not_use_the_search() -> None:
+    """Neither verify's own modules nor what they import for a network reach it."""
+    imported: set[str] = set()
+    for module in (verify, model_verifiers):
+        tree = ast.parse(Path(module.__file__).read_text())
+        imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     assert "acert_zoo.bounds.rigorous_ibp" in imported
-    assert not imported & {"acert_zoo.bounds.radius_search", "acert_zoo.bounds.ibp", "acert_zoo.certificates.certify"}
+    search = {"radius_search", "root_finding", "proved_margins", "box_changes", "crown_radius"}
+    assert not imported & {*(f"acert_zoo.bounds.{name}" for name in search), "acert_zoo.certificates.certify"}
+
+
+def test_windows_line_ends_and_byte_order_mark(file: Path, model: AcertModel, images: Tensor) -> None:
+    content = file.read_bytes()
+    for changed in (content.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + content):
+        file.write_bytes(changed)
+        assert verify_file(file, model=model, images=images).ok
+    file.write_bytes(content.replace(b"\n", b"\r"))
+    with pytest.raises(CertificateFileError):
+        verify_file(file, model=model, images=images)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x89PNG\r\n\x1a\n\0\0", b"{}\n", b"hello\nworld\n", b"[1]\n", b"hello", b"\xff\n"]
+)
+def test_what_is_not_a_certificate_file_is_called_so(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "other"
+    path.write_bytes(content)
+    with pytest.raises(CertificateFileError, match="other is not a certificate file"):
+        verify_file(path)
+    with pytest.raises(CertificateFileError, match="cannot be read"):
+        verify_file(tmp_path)
+
+
+def test_a_file_sends_nobody_to_the_network(
+    file: Path, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Registered names alone are loaded, from this machine; more has to be asked for."""
+    asked: list[tuple[str, bool]] = []
+
+    def load(name: str, *, local_files_only: bool) -> AcertModel:
+        asked.append((name, local_files_only))
+        raise DownloadError("not in the local cache")
+
+    monkeypatch.setattr("acert_zoo.zoo.model.load_model", load)
+    for name in ("hf-hub:owner/repo", "owner/repo", str(tmp_path), "../model.safetensors", "cifar10_kappa999"):
+        edit(file, 0, model=name, model_version=None)
+        with pytest.raises(InvalidInputError, match="no model of the zoo"):
+            verify_file(file, images=images, download=True)
+    assert asked == []
+    edit(file, 0, model="mnist_kappa000", model_version=1)
+    with pytest.raises(DownloadError, match="--download"):
+        verify_file(file, images=images)
+    with pytest.raises(DownloadError, match=r"cache$"):
+        verify_file(file, images=images, download=True)
+    assert asked == [("mnist_kappa000.v1", True), ("mnist_kappa000.v1", False)]

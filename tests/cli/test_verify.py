@@ -116,7 +116,7 @@ def test_the_data_set_is_read_again_and_may_be_named(zoo: str, tmp_path: Path) -
 def test_what_is_no_certificate_file_is_refused(saved: Path, tmp_path: Path) -> None:
     refused("cannot be read", "verify", tmp_path / "missing.jsonl")
     (tmp_path / "text.jsonl").write_text("hello\n")
-    refused("line 1", "verify", tmp_path / "text.jsonl")
+    refused("is not a certificate file", "verify", tmp_path / "text.jsonl")
     content = saved.read_bytes()
     (tmp_path / "torn.jsonl").write_bytes(content[:-5])
     refused("truncated", "verify", tmp_path / "torn.jsonl")
@@ -126,5 +126,5 @@ def test_a_model_outside_the_zoo_has_to_be_given(tmp_path: Path) -> None:
     cifar_model("elsewhere").save_pretrained(tmp_path / "model")
     out = tmp_path / "out.jsonl"
     assert run("certify", "--model", tmp_path / "model", "--limit", "10", "--out", out).exit_code == 0
-    refused("add --model", "verify", out)
+    refused("(--model)", "verify", out)
     assert run("verify", out, "--model", tmp_path / "model").exit_code == 0
