@@ -160,7 +160,7 @@ class CascadeProver:
     def proves(self, images: Tensor, answers: Tensor, eps: Tensor) -> Tensor:
         """[N] bool: the cascade answers `answers` at every float32 image within `eps` (closed ball, float64 [N]).
 
-        Shares nothing with the search: only rigorous checks at the radii that the claim itself implies.
+        No search: only rigorous checks at the radii that the claim itself implies.
         """
         held = torch.ones(len(images), dtype=torch.bool)  # every stage so far keeps the answer
         blocked = torch.zeros(len(images), dtype=torch.bool)  # an earlier gate is open all around

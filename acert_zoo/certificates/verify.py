@@ -1,6 +1,7 @@
 """Proves every line of a certificate file again: from the weights and the pixels, with the rigorous bound alone.
 
-Nothing of the search is used. The file names the model; its weights are loaded and their digest compared; each image's
+No search and no float32 bound is used; what is shared with `certify` (the reading of the network, the float64 rules):
+docs/certificates.md. The file names the model; its weights are loaded and their digest compared; each image's
 pixels are hashed and compared; the network's answer is compared; and the margin bound of `bounds/rigorous_ibp.py` is
 evaluated once, at the radius that the line claims (for a CROWN-family method, where that does not suffice, the bound of
 `bounds/rigorous_crown.py`). A radius that was found by floating-point bounds (rounding `float32`

@@ -1,4 +1,4 @@
-"""Proving a file again: honest files pass, every kind of change is told, and nothing of the search is used."""
+"""Proving a file again: honest files pass, every kind of change is told, and the search is not used."""
 
 from __future__ import annotations
 
