@@ -16,12 +16,13 @@ of the step. Four things make it cheap:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from acert_zoo.bounds.ibp import robust_margin
+from acert_zoo.bounds.ibp import Ball, robust_margin
 from acert_zoo.network.graph import Network
 from training.distributed import gather_over_ranks
 
@@ -51,6 +52,7 @@ def adaptive_radius(
     evaluations: int = 4,
     tolerance: float = 0.1,
     compact: bool | None = None,
+    relu: Callable[[Ball], Ball] | None = None,
 ) -> AdaptiveRadius:
     """eps* of every sample.
 
@@ -64,6 +66,7 @@ def adaptive_radius(
         tolerance: a sample is finished once its estimate is within this relative distance of an evaluated point.
         compact: whether finished samples leave the batch. By default on the CPU only: elsewhere finding out which ones
             are finished would make the host wait for the device.
+        relu: as in `acert_zoo.bounds.ibp.propagate`.
     """
     compact = images.device.type == "cpu" if compact is None else compact
     unknown = torch.full_like(clean_margin, torch.nan)
@@ -87,10 +90,10 @@ def adaptive_radius(
             if len(chosen) == 0:
                 break
             value = unknown.clone()
-            value[chosen] = robust_margin(network, images[chosen], labels[chosen], point[chosen])
+            value[chosen] = robust_margin(network, images[chosen], labels[chosen], point[chosen], relu=relu)
             spent += len(chosen)
         else:
-            value = robust_margin(network, images, labels, point)
+            value = robust_margin(network, images, labels, point, relu=relu)
             spent += len(images)
         passed = value >= 0
         low, high = torch.where(passed, point, low), torch.where(passed, high, point)

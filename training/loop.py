@@ -22,7 +22,7 @@ from acert_zoo.network import architectures
 from acert_zoo.network.tracing import trace
 from training import distributed, regularizers, schedules
 from training.batches import Batches, generator
-from training.clean_pass import update_running_statistics
+from training.clean_pass import clean_pass, update_running_statistics
 from training.initialization import ibp_initialization
 from training.loss import Batch, Loss
 from training.objectives import OBJECTIVES
@@ -212,16 +212,30 @@ class Trainer:
         fraction = schedules.radius_fraction(
             self.step - 1, self.steps_per_epoch, self.recipe.radius.first_epochs, self.recipe.radius.ramp_epochs
         )
+        last = self.step == self.total_steps
+        if last and self.recipe.precise_bn:
+            self._take_statistics_anew()
         row = {
             "epoch": self.epoch,
             "lr": self.learning_rate,
             "eps_t": fraction * self.recipe.radius.eps_max_value,
             **self.metrics(),
-            **self.validation.measure(self.final_model),
         }
+        if last or self.epoch % self.recipe.validate_every == 0:
+            row |= self.validation.measure(self.final_model)
         self._sums.zero_()
         self._merge_scales()
         return row
+
+    @torch.no_grad()
+    def _take_statistics_anew(self) -> None:
+        """BatchNorm's running statistics as the mean over batches of the run's last epoch, in float32 (precise BN)."""
+        batches = min(self.recipe.precise_bn, self.steps_per_epoch)
+        model = self.final_model
+        network = trace(model)
+        for k in range(batches):
+            _, images, _ = self.batches.get(self.total_steps - batches + k)
+            update_running_statistics(network, model, clean_pass(network, images), rate=1 / (1 + k))
 
     def train(
         self,

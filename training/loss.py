@@ -8,6 +8,7 @@ CE(f(x), y) plus the regularisers.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,7 +20,9 @@ from acert_zoo.bounds.ibp import Ball, Interval, input_box, margin_bounds, propa
 from acert_zoo.network.graph import Network, Normalize
 from training import regularizers
 from training.clean_pass import CleanPass, clean_pass
+from training.precision import lowered, relu_rule
 from training.recipe import Recipe
+from training.schedules import kappa_at
 
 CLAMP = 1e-6  # smallest radius of the bound pass while the regularisers are on
 
@@ -43,7 +46,33 @@ class Batch:
 
     def clean_pass(self) -> CleanPass:
         """The train-mode forward pass of the step, in the recipe's precision."""
-        return clean_pass(self.network, self.images, getattr(torch, self.recipe.precision))
+        return clean_pass(self.network, self.images, self._precision, self.recipe.compile)
+
+    def folded(self, clean: CleanPass) -> Network:
+        """The network of the bound pass: BatchNorm folded with the clean pass's statistics, in the recipe's precision."""
+        network = self.network.fold_batchnorm(clean.statistics)
+        return network if self._precision == torch.float32 else lowered(network, self._precision)
+
+    @property
+    def share(self) -> float:
+        """eps_t / eps_max."""
+        return self.eps_t / self.recipe.radius.eps_max_value
+
+    @property
+    def kappa(self) -> float:
+        """The weight of the clean loss in this step."""
+        return kappa_at(self.share, self.recipe.kappa_start, self.recipe.kappa)
+
+    @property
+    def relu(self) -> Callable[[Ball], Ball] | None:
+        """The `relu` of `propagate` in this step."""
+        lower = self._precision != torch.float32
+        return relu_rule(self.recipe.compile) if lower or self.recipe.compile else None
+
+    @property
+    def _precision(self) -> torch.dtype:
+        dtype: torch.dtype = getattr(torch, self.recipe.precision)
+        return dtype
 
 
 @dataclass
@@ -62,9 +91,15 @@ class Loss:
 MarginBounds = Callable[[Network, Interval, Tensor, list[Ball]], Tensor]
 
 
-def ibp_margins(network: Network, box: Interval, labels: Tensor, preactivations: list[Ball]) -> Tensor:
+def ibp_margins(
+    network: Network,
+    box: Interval,
+    labels: Tensor,
+    preactivations: list[Ball],
+    relu: Callable[[Ball], Ball] | None = None,
+) -> Tensor:
     """Lower bounds [N, K] of f_y - f_t by interval propagation; the boxes at ReLU inputs go to `preactivations`."""
-    return margin_bounds(network.head, propagate(network, box, preactivations), labels)
+    return margin_bounds(network.head, propagate(network, box, preactivations, relu=relu), labels)
 
 
 def clean_margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -77,6 +112,9 @@ def eps_box(batch: Batch, eps: Tensor) -> Interval:
     return input_box(batch.images, eps.clamp(min=CLAMP) if batch.ramping else eps)
 
 
+SampleLoss = Callable[[Tensor], Tensor]  # margin bounds [N, K] of the batch, 0 in the label's column -> losses [N]
+
+
 def mixed_loss(
     batch: Batch,
     clean: CleanPass,
@@ -84,19 +122,48 @@ def mixed_loss(
     box: Interval,
     radius: Tensor,
     *,
-    margins: MarginBounds = ibp_margins,
+    margins: MarginBounds | None = None,
+    robust: SampleLoss | None = None,
     scale: Tensor | None = None,
     evaluations: int = 0,
+    points: bool = False,
 ) -> Loss:
-    """The loss of the module's docstring, with the margin bounds of `network` (folded, with gradient) over `box`."""
-    natural = F.cross_entropy(clean.logits, batch.labels)
+    """The loss of the module's docstring, with the margin bounds of `network` (folded, with gradient) over `box`.
+
+    Args:
+        margins: how the margins are bounded; `ibp_margins`.
+        robust: the loss of the bounds, in place of CE(z, y).
+        points: whether the box of a sample of radius 0 is the image itself. After the ramp such a sample needs no bound
+            pass: its z is the clean logits less f_y, with the same loss and gradient.
+    """
+    margins = margins or functools.partial(ibp_margins, relu=batch.relu)
+    losses = F.cross_entropy(clean.logits, batch.labels, reduction="none")
+    natural = losses.mean()
     preactivations: list[Ball] = []
-    robust = F.cross_entropy(-margins(network, box, batch.labels, preactivations), batch.labels)
-    kappa, share = batch.recipe.kappa, batch.eps_t / batch.recipe.radius.eps_max_value
-    total = natural if batch.before_ramp else kappa * natural + (1 - kappa) * robust
+    if points and robust is None and not batch.ramping and radius.device.type == "cpu":
+        boxes, rest = _split(radius > 0)
+        labels = batch.labels[boxes]
+        bounds = margins(network, Interval(box.lower[boxes], box.upper[boxes]), labels, preactivations)
+        sums = F.cross_entropy(-bounds, labels, reduction="sum") + losses[rest].sum()
+        certified = sums / len(radius)
+    else:
+        bounds = margins(network, box, batch.labels, preactivations)
+        certified = (robust(bounds) if robust else F.cross_entropy(-bounds, batch.labels, reduction="none")).mean()
+    kappa, share = batch.kappa, batch.share
+    total = natural if batch.before_ramp else kappa * natural + (1 - kappa) * certified
     if batch.ramping:
         total = total + (1 - share) * warm_up_penalty(batch.recipe, network, box, preactivations)
-    return Loss(total, natural.detach(), robust.detach(), clean, radius, scale, evaluations)
+    return Loss(total, natural.detach(), certified.detach(), clean, radius, scale, evaluations)
+
+
+def _split(chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """(indices of the chosen, filled up to a multiple of 16, at least 16, with others; indices of the rest).
+
+    A convolution is prepared anew for every batch size that it has not seen: few sizes are better.
+    """
+    order = torch.argsort(chosen.logical_not(), stable=True)
+    size = max(16, -(-int(chosen.sum()) // 16) * 16)
+    return order[:size], order[size:]
 
 
 def warm_up_penalty(recipe: Recipe, network: Network, box: Interval, preactivations: list[Ball]) -> Tensor:
@@ -106,7 +173,11 @@ def warm_up_penalty(recipe: Recipe, network: Network, box: Interval, preactivati
     normalized = Interval(first(box.lower), first(box.upper)) if isinstance(first, Normalize) else box
     penalty = box.lower.new_zeros(())
     if settings.tight:
-        penalty = penalty + settings.tight * regularizers.tightness(normalized, preactivations, settings.tolerance)
+        penalty = penalty + settings.tight * regularizers.tightness(
+            normalized, preactivations, settings.tolerance, recipe.compile
+        )
     if settings.relu:
-        penalty = penalty + settings.relu * regularizers.relu_balance(preactivations, settings.tolerance)
+        penalty = penalty + settings.relu * regularizers.relu_balance(
+            preactivations, settings.tolerance, recipe.compile
+        )
     return penalty

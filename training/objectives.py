@@ -27,7 +27,7 @@ def acert(batch: Batch) -> Loss:
     A recipe with `radius.eps_min` > 0 (ours, not the paper's) trains no sample at less than min(eps_min, eps_t).
     """
     clean = batch.clean_pass()
-    network = batch.network.fold_batchnorm(clean.statistics)
+    network = batch.folded(clean)
     settings = batch.recipe.radius
     search = adaptive_radius(
         network.detach(),
@@ -38,6 +38,7 @@ def acert(batch: Batch) -> Loss:
         batch.scale,
         evaluations=settings.evaluations,
         tolerance=settings.tolerance,
+        relu=batch.relu,
     )
     radius = search.radius.clamp(min=min(settings.eps_min_value, batch.eps_t))
     return mixed_loss(
@@ -48,13 +49,14 @@ def acert(batch: Batch) -> Loss:
         radius,
         scale=search.scale,
         evaluations=search.evaluations,
+        points=True,
     )
 
 
 def ibp(batch: Batch) -> Loss:
     """IBP (Gowal et al. 2018, arXiv 1810.12715; Shi et al. 2021, arXiv 2103.17268): every sample at eps_t."""
     clean = batch.clean_pass()
-    network = batch.network.fold_batchnorm(clean.statistics)
+    network = batch.folded(clean)
     radius = torch.full_like(clean.logits[:, 0].detach(), batch.eps_t)
     return mixed_loss(batch, clean, network, eps_box(batch, radius), radius)
 
@@ -71,7 +73,7 @@ def crown_ibp(batch: Batch) -> Loss:
     """CROWN-IBP (Zhang et al. 2020, arXiv 1906.06316), kappa-mixed: all samples at eps_t, the margins bounded by
     beta CROWN-IBP + (1 - beta) IBP, beta going linearly from `crown_ibp.start` to `crown_ibp.end` as eps_t grows."""
     clean = batch.clean_pass()
-    network = batch.network.fold_batchnorm(clean.statistics)
+    network = batch.network.fold_batchnorm(clean.statistics)  # in float32, whatever the recipe's precision
     radius = torch.full_like(clean.logits[:, 0].detach(), batch.eps_t)
     settings = batch.recipe.crown_ibp
     share = batch.eps_t / batch.recipe.radius.eps_max_value
@@ -91,7 +93,7 @@ def sabr(batch: Batch) -> Loss:
     """SABR (Müller et al. 2023, arXiv 2210.04871), kappa-mixed: the bounds of a small box, of radius share * eps_t,
     centred at an adversarial example of B(x, (1 - share) eps_t)."""
     clean = batch.clean_pass()
-    network = batch.network.fold_batchnorm(clean.statistics)
+    network = batch.folded(clean)
     settings = batch.recipe.sabr
     small = settings.share * batch.eps_t
     start = batch.noise() if batch.eps_t > 0 else torch.zeros_like(batch.images)

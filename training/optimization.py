@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import nn
 
+from training.muon import Muon
 from training.recipe import Optimizer
 
 
@@ -16,12 +17,21 @@ def weights_of(model: nn.Module) -> list[nn.Parameter]:
 
 
 def build_optimizer(settings: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser that `settings.name` names; weight decay on `weights_of(model)` alone."""
-    rest = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": weights_of(model), "weight_decay": settings.weight_decay}, {"params": rest}]
+    """The optimiser that `settings.name` names; weight decay on `weights_of(model)` alone.
+
+    `muon` makes the step of every weight orthogonal but the head's, which has no BatchNorm behind it.
+    """
+    weights, rest = weights_of(model), [p for p in model.parameters() if p.dim() <= 1]
+    groups = [{"params": weights, "weight_decay": settings.weight_decay}, {"params": rest}]
     if settings.name == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9, nesterov=True)
-    return torch.optim.Adam(groups, lr=settings.lr)
+    if settings.name == "muon":
+        hidden = {"params": weights[:-1], "weight_decay": settings.weight_decay, "orthogonal": True}
+        return Muon([hidden, {**groups[0], "params": weights[-1:]}, groups[1]], lr=settings.lr)
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
+    if settings.name == "adamw":  # its default for groups that do not say is not 0
+        groups[1]["weight_decay"] = 0.0
+    return kinds[settings.name](groups, lr=settings.lr)
 
 
 class WeightAverage:

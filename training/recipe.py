@@ -37,7 +37,7 @@ def _one_of(kind: str, value: str, known: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class Optimizer:
-    name: str = "adam"  # adam, or sgd with Nesterov momentum
+    name: str = "adam"  # adam, adamw, radam, muon (training/muon.py), or sgd with Nesterov momentum
     lr: float = 2e-3
     weight_decay: float = 0.0
     schedule: str = "onecycle"  # onecycle: three-phase, as the paper; linear: warm up, then straight down to 0
@@ -47,7 +47,7 @@ class Optimizer:
     ema: float = 0.0  # decay per step of an average of the weights, which is then validated and exported; 0: none
 
     def __post_init__(self) -> None:
-        _one_of("optimizer", self.name, ("adam", "sgd"))
+        _one_of("optimizer", self.name, ("adam", "adamw", "radam", "muon", "sgd"))
         _one_of("learning-rate schedule", self.schedule, ("onecycle", "linear"))
         _in("optimizer.lr", self.lr, 0)
         _in("optimizer.weight_decay", self.weight_decay, 0)
@@ -145,6 +145,7 @@ class Recipe:
     dataset: str = "cifar10"
     objective: str = "acert"
     kappa: float = 0.25
+    kappa_start: float = -1.0  # kappa when the ramp begins, falling with eps_t to `kappa` at eps_max; negative: `kappa`
     arch: str = "cnn"
     arch_kwargs: dict[str, Any] = field(default_factory=dict)
     epochs: int = 16
@@ -153,8 +154,11 @@ class Recipe:
     label_smoothing: float = 0.0  # of the standard objective
     initialization: str = "ibp"  # ibp: normal(0, sqrt(2 pi) / fan_in); torch: the framework's default
     init_from: str = ""  # folder of a run, or a zoo model, whose weights are the initial ones
-    precision: str = "float32"  # of the clean pass; bfloat16: autocast. Bounds are always float32
+    precision: str = "float32"  # of a step's activations and products, bounds included; validation is float32
+    compile: bool = False  # elementwise passes as torch.compile's loops
+    precise_bn: int = 0  # batches over which BatchNorm's running statistics are taken anew when training ends
     validation_images: int = 5000  # how many of the 5,000 held-out images are looked at after each epoch
+    validate_every: int = 1  # epochs from one look to the next; the last epoch is always looked at
     optimizer: Optimizer = field(default_factory=Optimizer)
     radius: Radius = field(default_factory=Radius)
     regularizers: Regularizers = field(default_factory=Regularizers)
@@ -171,7 +175,10 @@ class Recipe:
         _one_of("initialization", self.initialization, ("ibp", "torch"))
         _one_of("precision", self.precision, ("float32", "bfloat16"))
         _in("kappa", self.kappa, 0, 1)
+        _in("kappa_start", self.kappa_start, -1, 1)
         _in("epochs", self.epochs, 1)
+        _in("precise_bn", self.precise_bn, 0)
+        _in("validate_every", self.validate_every, 1)
         _in("batch_size", self.batch_size, 2)
         _in("seed", self.seed, 0)
         _in("label_smoothing", self.label_smoothing, 0, 1)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acert_zoo.network.graph import Network
+from training.precision import logits
 
 
 def attack(
@@ -29,7 +30,7 @@ def attack(
         decay = 0.1 ** ((2 * k >= steps) + (8 * k >= 7 * steps))
         with torch.enable_grad():
             point.requires_grad_()
-            loss = F.cross_entropy(network(point), labels, reduction="sum")
+            loss = F.cross_entropy(logits(network, point), labels, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, point)
         with torch.no_grad():
             point = torch.minimum(torch.maximum(point + step_size * decay * eps * gradient.sign(), low), high)

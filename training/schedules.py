@@ -28,6 +28,11 @@ def radius_fraction(step: int, steps_per_epoch: int, first_epochs: float, ramp_e
     return 1.0 if length <= 0 else ramp((step - first) / length)
 
 
+def kappa_at(share: float, start: float, end: float) -> float:
+    """The weight of the clean loss at eps_t = share * eps_max: linear from `start` to `end`; `end` where start < 0."""
+    return end if start < 0 else start + (end - start) * share
+
+
 def learning_rate_schedule(
     optimizer: torch.optim.Optimizer, settings: Optimizer, total_steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
@@ -42,4 +47,5 @@ def learning_rate_schedule(
         div_factor=25,
         final_div_factor=100,
         three_phase=three_phase,
+        cycle_momentum=settings.name != "muon",  # which is tuned with a constant one
     )

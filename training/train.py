@@ -21,6 +21,7 @@ from acert_zoo.data import datasets
 from acert_zoo.errors import AcertZooError, InvalidInputError, UnknownNameError
 from training import distributed
 from training.loop import Trainer
+from training.memory import keep_freed_memory
 from training.recipe import Recipe, known_keys, load_recipe
 from training.run_folder import RunError, RunFolder
 
@@ -57,6 +58,8 @@ def main(
     """Trains one model with ACERT or one of its rivals, into a run folder that resumes and exports."""
     if threads:
         torch.set_num_threads(threads)
+    keep_freed_memory()
+    torch.set_flush_denormal(True)  # gradients of a saturated loss: arithmetic with denormal numbers is slow on CPUs
     try:
         recipe = resolve(recipe_name, kappa, overrides, path, resume)
         if show:
@@ -200,14 +203,13 @@ class Display:
         self.bar.update(self.task, completed=trainer.step, epoch=epoch, metrics=text)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        certified = "  ".join(f"{k.removeprefix('certified_')}: {v:.2f} %" for k, v in row.items() if "certified_" in k)
-        self.console.print(
-            f"epoch {row['epoch']}  loss {row['loss']:.4f}  eps* {row['mean_radius']:.5f} of {row['eps_t']:.5f}  "
-            f"evaluations {row['evaluations']:.2f}  |  validation: accuracy {row['accuracy']:.2f} %  "
-            f"ACR {row['acr_percent']:.2f} % of eps_max  certified at {certified}  |  {row['seconds']:.0f} s",
-            highlight=False,
-            soft_wrap=True,
-        )
+        text = f"epoch {row['epoch']}  loss {row['loss']:.4f}  eps* {row['mean_radius']:.5f} of {row['eps_t']:.5f}"
+        text += f"  evaluations {row['evaluations']:.2f}"
+        if "accuracy" in row:  # not in every epoch where the recipe says so
+            certified = "  ".join(f"{k.removeprefix('certified_')}: {v:.2f} %" for k, v in row.items() if "certified_" in k)
+            text += f"  |  validation: accuracy {row['accuracy']:.2f} %  ACR {row['acr_percent']:.2f} % of eps_max"
+            text += f"  certified at {certified}"
+        self.console.print(f"{text}  |  {row['seconds']:.0f} s", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

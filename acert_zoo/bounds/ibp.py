@@ -12,6 +12,7 @@ as much memory traffic as the convolutions themselves.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -77,8 +78,19 @@ def input_box(images: Tensor, eps: Tensor | float) -> Interval:
     return Interval((images - eps).clamp(min=0.0), (images + eps).clamp(max=1.0))
 
 
-def propagate(network: Network, box: Interval, preactivations: list[Ball] | None = None) -> Interval | Ball:
-    """Bounds of the head's input over `box`. Bounds at each ReLU's input are appended to `preactivations` if given."""
+def propagate(
+    network: Network,
+    box: Interval,
+    preactivations: list[Ball] | None = None,
+    *,
+    relu: Callable[[Ball], Ball] | None = None,
+) -> Interval | Ball:
+    """Bounds of the head's input over `box`.
+
+    Args:
+        preactivations: bounds at each ReLU's input are appended to it.
+        relu: another program for the box of relu(x), such as a compiled one of a training step.
+    """
     values: list[Any] = [box]
     own = frozenset() if preactivations is not None or torch.is_grad_enabled() else network.overwritable
     for index, step in enumerate(network.steps[:-1]):
@@ -89,6 +101,8 @@ def propagate(network: Network, box: Interval, preactivations: list[Ball] | None
             out: Interval | Ball = _affine(step, as_ball(inputs[0]))
         elif isinstance(step, BatchNorm):
             out = _batchnorm(step, as_ball(inputs[0]))
+        elif relu is not None and isinstance(step, ReLU) and isinstance(inputs[0], Ball):
+            out = relu(inputs[0])
         elif index in own:
             out = _relu_in_place(inputs[0])  # type: ignore[arg-type]
         elif isinstance(step, Monotone):
@@ -110,6 +124,8 @@ def _affine(step: Affine, x: Ball) -> Ball:
             weight, magnitude = weight * x.scale, magnitude * x.scale
         else:
             center, radius = center * x.scale, radius * x.scale
+    if weight.dtype == torch.bfloat16:  # a training step in lower precision (training/precision.py)
+        center, radius = center.bfloat16(), radius.bfloat16()
     return Ball(step.map(center, weight, step.bias), step.map(radius, magnitude))
 
 
@@ -167,6 +183,8 @@ def margin_bounds(head: Linear, hidden: Interval | Ball, labels: Tensor) -> Tens
     """Lower bounds [N, K] of f_y - f_t over the hidden box, y = labels [N]; the column t = y holds 0."""
     ball = as_ball(hidden)
     center, radius = ball.center * ball.scale, ball.radius * ball.scale
+    if center.dtype == torch.bfloat16:
+        center, radius = center.to(head.weight.dtype), radius.to(head.weight.dtype)
     logits = torch.nn.functional.linear(center, head.weight, head.bias)
     rows = (head.weight[labels].unsqueeze(1) - head.weight.unsqueeze(0)).abs()  # [N, K, n]
     spread = torch.bmm(rows, radius.unsqueeze(2)).squeeze(2)
@@ -185,7 +203,17 @@ def class_margins(network: Network, images: Tensor, labels: Tensor, eps: Tensor 
     return margin_bounds(network.head, hidden, labels).scatter(1, labels.unsqueeze(1), torch.inf)
 
 
-def robust_margin(network: Network, images: Tensor, labels: Tensor, eps: Tensor | float) -> Tensor:
-    """R(x, eps) of every image, shape [N]: the smallest IBP margin bound on B(x, eps), in logit units."""
-    hidden = propagate(network, input_box(images, eps))
+def robust_margin(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    eps: Tensor | float,
+    *,
+    relu: Callable[[Ball], Ball] | None = None,
+) -> Tensor:
+    """R(x, eps) of every image, shape [N]: the smallest IBP margin bound on B(x, eps), in logit units.
+
+    `relu` as in `propagate`.
+    """
+    hidden = propagate(network, input_box(images, eps), relu=relu)
     return smallest_margin(margin_bounds(network.head, hidden, labels), labels)

@@ -29,13 +29,14 @@ class Normalize(nn.Module):
 
 
 class CNN(nn.Module):
-    """3x3 convolutions, one hidden fully connected layer, a linear head.
+    """Convolutions, one hidden fully connected layer, a linear head.
 
     Args:
         input_shape: (C, H, W) of the images.
         num_classes: number of logits K.
         mean, std: per-channel normalisation constants, length C.
-        convs: one (width, stride) pair for each convolution (3x3, padding 1).
+        convs: (width, stride) of each convolution, 3x3 with padding 1; or (width, stride, k): k x k, padding
+            (k - 1) // 2.
         hidden: width of the hidden fully connected layer.
         batchnorm: whether BatchNorm follows each convolution and the hidden layer (training) or is folded (deployed).
 
@@ -63,12 +64,13 @@ class CNN(nn.Module):
         self.num_classes = num_classes
         _refuse_absurd_sizes(channels, height, width, convs, hidden, num_classes)
         layers: list[nn.Module] = [Normalize(mean, std)]
-        for out, stride in convs:
-            layers.append(nn.Conv2d(channels, out, 3, stride=stride, padding=1))
+        for out, stride, *kernel in convs:
+            k = kernel[0] if kernel else 3
+            layers.append(nn.Conv2d(channels, out, k, stride=stride, padding=(k - 1) // 2))
             if batchnorm:
                 layers.append(nn.BatchNorm2d(out))
             layers.append(nn.ReLU())
-            channels, height, width = out, -(-height // stride), -(-width // stride)
+            channels, height, width = out, _conv_size(height, k, stride), _conv_size(width, k, stride)
         layers += [nn.Flatten(), nn.Linear(channels * height * width, hidden)]
         if batchnorm:
             layers.append(nn.BatchNorm1d(hidden))
@@ -79,17 +81,28 @@ class CNN(nn.Module):
         return self.layers(x)
 
 
+def _conv_size(size: int, kernel: int, stride: int) -> int:
+    """Outputs along one axis of a convolution with padding (kernel - 1) // 2."""
+    return (size + 2 * ((kernel - 1) // 2) - kernel) // stride + 1
+
+
 def _refuse_absurd_sizes(
     channels: int, height: int, width: int, convs: Sequence[Sequence[int]], hidden: int, num_classes: int
 ) -> None:
     """A config file is untrusted: its sizes are checked before any memory is taken."""
-    numbers = [channels, height, width, hidden, num_classes, *(v for pair in convs for v in pair)]
-    if any(type(v) is not int or v < 1 for v in numbers) or any(len(pair) != 2 for pair in convs) or len(convs) > 100:
-        raise InvalidInputError("architecture sizes must be positive integers, convs a list of [width, stride] pairs")
+    numbers = [channels, height, width, hidden, num_classes, *(v for conv in convs for v in conv)]
+    shaped = all(len(conv) in (2, 3) for conv in convs) and len(convs) <= 100
+    if any(type(v) is not int or v < 1 for v in numbers) or not shaped:
+        raise InvalidInputError(
+            "architecture sizes must be positive integers, convs a list of [width, stride] or [width, stride, kernel]"
+        )
     parameters, c, h, w = 0, channels, height, width
-    for out, stride in convs:
-        parameters += out * (9 * c + 3)
-        c, h, w = out, -(-h // stride), -(-w // stride)
+    for out, stride, *kernel in convs:
+        k = kernel[0] if kernel else 3
+        if k > min(h, w) + 2 * ((k - 1) // 2):
+            raise InvalidInputError(f"a {k}x{k} convolution does not fit its {h}x{w} input")
+        parameters += out * (k * k * c + 3)
+        c, h, w = out, _conv_size(h, k, stride), _conv_size(w, k, stride)
     parameters += (c * h * w + 3) * hidden + (hidden + 1) * num_classes
     if parameters > _MAX_PARAMETERS or max(height, width) > 4096:
         raise InvalidInputError(

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from acert_zoo.network.tracing import trace
 from tests.support.training import tiny_batch, tiny_model
-from training.clean_pass import _Normalize, clean_pass, update_running_statistics
+from training import kernels
+from training.batch_norm import Normalize, NormalizeReLU
+from training.clean_pass import clean_pass, update_running_statistics
 
 
 def test_statistics_by_hand() -> None:
     x = torch.tensor([[[[1.0, 3.0]]], [[[5.0, 7.0]]]], dtype=torch.float64)  # mean 4, biased variance 5
     one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    out, mean, var = _Normalize.apply(x, one * 2, zero + 0.5, 0.0)
+    out, mean, var = Normalize.apply(x, one * 2, zero + 0.5, 0.0)
     assert (mean.item(), var.item()) == (4.0, 5.0)
     assert out.flatten().tolist() == pytest.approx([2 * d / 5**0.5 + 0.5 for d in (-3, -1, 1, 3)])
 
@@ -44,7 +46,8 @@ def test_gradients_through_output_and_statistics(shape: tuple[int, ...]) -> None
     torch.manual_seed(0)
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     gamma, beta = (torch.randn(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert torch.autograd.gradcheck(lambda *a: _Normalize.apply(*a, 1e-5), (x, gamma, beta))
+    assert torch.autograd.gradcheck(lambda *a: Normalize.apply(*a, 1e-5), (x, gamma, beta))
+    assert torch.autograd.gradcheck(lambda *a: NormalizeReLU.apply(*a, 1e-5, kernels.plain), (x, gamma, beta))
 
 
 def test_the_bound_pass_at_radius_zero_meets_the_clean_logits() -> None:
@@ -61,6 +64,14 @@ def test_the_bound_pass_at_radius_zero_meets_the_clean_logits() -> None:
         return list(torch.autograd.grad(logits.square().sum(), parameters, retain_graph=True))
 
     torch.testing.assert_close(gradient(folded(images)), gradient(result.logits), rtol=1e-8, atol=1e-9)
+
+
+def test_batchnorm_and_relu_as_one_pass() -> None:
+    network = trace(tiny_model(dtype=torch.float32))
+    images = tiny_batch().images.float()
+    apart, fused = clean_pass(network, images), clean_pass(network, images, compile=True)
+    torch.testing.assert_close(fused.logits, apart.logits)
+    torch.testing.assert_close(fused.statistics, apart.statistics)
 
 
 def test_lower_precision_keeps_statistics_and_logits_in_float32() -> None:

@@ -14,7 +14,7 @@ import torch
 
 from tests.support.training import tiny_recipe, write_dataset
 from training.adaptive_radius import _median
-from training.clean_pass import _Normalize
+from training.batch_norm import Normalize
 from training.loop import Trainer
 
 
@@ -62,11 +62,11 @@ def test_the_median_that_waits_for_no_device() -> None:
 
 
 def test_batch_normalisation_in_channels_last_memory() -> None:
-    """The layout of a run. Its gradient comes from the statistics alone: no saved ones are passed (see _Normalize)."""
+    """The layout of a run. Its gradient comes from the statistics alone: no saved ones are passed (see Normalize)."""
     torch.manual_seed(0)
     x = torch.randn(4, 3, 5, 5, dtype=torch.float64).to(memory_format=torch.channels_last).requires_grad_()
     gamma, beta = torch.rand(3, dtype=torch.float64) + 0.5, torch.randn(3, dtype=torch.float64)
-    out = _Normalize.apply(x, gamma, beta, 1e-5)[0]
+    out = Normalize.apply(x, gamma, beta, 1e-5)[0]
     assert out.is_contiguous(memory_format=torch.channels_last)
     reference = torch.nn.functional.batch_norm(x, None, None, gamma, beta, training=True, eps=1e-5)
     weights = torch.randn(out.shape, dtype=torch.float64)
