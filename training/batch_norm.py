@@ -38,7 +38,9 @@ class Normalize(torch.autograd.Function):
         grad_x, grad_gamma, grad_beta = torch.ops.aten.native_batch_norm_backward(
             grad, x, gamma, mean, var, unsaved, unsaved, False, ctx.epsilon, [True, True, True]
         )
-        slope, offset = _through_statistics(ctx.epsilon, x, gamma, mean, var, grad_gamma, grad_beta, grad_mean, grad_var)
+        slope, offset = _through_statistics(
+            ctx.epsilon, x, gamma, mean, var, grad_gamma, grad_beta, grad_mean, grad_var
+        )
         shape = (1, -1) + (1,) * (x.dim() - 2)
         grad_x.addcmul_(x, slope.to(x.dtype).view(shape)).add_(offset.to(x.dtype).view(shape))
         return grad_x, grad_gamma, grad_beta, None
@@ -65,7 +67,9 @@ class NormalizeReLU(torch.autograd.Function):
         inverse = torch.rsqrt(var + ctx.epsilon)
         grad_beta, products = ctx.run(kernels.normalize_relu_sums)(g, out, z)
         grad_gamma = (products - mean * grad_beta) * inverse
-        slope, offset = _through_statistics(ctx.epsilon, x, gamma, mean, var, grad_gamma, grad_beta, grad_mean, grad_var)
+        slope, offset = _through_statistics(
+            ctx.epsilon, x, gamma, mean, var, grad_gamma, grad_beta, grad_mean, grad_var
+        )
         grad_x = ctx.run(kernels.normalize_relu_gradient)(g, out, z, gamma * inverse, slope, offset)
         return kernels.unrows(grad_x, x), grad_gamma, grad_beta, None, None
 

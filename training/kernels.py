@@ -1,8 +1,8 @@
 """The elementwise passes of a training step, each one loop over memory where torch.compile may make one of it.
 
 Once convolutions run in bfloat16, these passes cost more than the convolutions. A function here is the definition;
-`compiled(f)` is the same loop from torch's compiler, and `plain(f)` runs it as it stands. Arguments are matrices [M, C],
-a row for each position of each image, which is how channels_last lays an activation out (`rows`).
+`compiled(f)` is the same loop from torch's compiler, and `plain(f)` runs it as it stands. Arguments are flat or
+matrices [M, C], a row for each position of each image, which is how channels_last lays an activation out (`rows`).
 """
 
 from __future__ import annotations

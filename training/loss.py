@@ -49,7 +49,7 @@ class Batch:
         return clean_pass(self.network, self.images, self._precision, self.recipe.compile)
 
     def folded(self, clean: CleanPass) -> Network:
-        """The network of the bound pass: BatchNorm folded with the clean pass's statistics, in the recipe's precision."""
+        """The network of the bound pass: BatchNorm folded with the batch's statistics, in the recipe's precision."""
         network = self.network.fold_batchnorm(clean.statistics)
         return network if self._precision == torch.float32 else lowered(network, self._precision)
 

@@ -1,9 +1,9 @@
-"""Muon: momentum whose matrix is made orthogonal before the step (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
+"""Muon: momentum, made orthogonal before the step (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
 
 torch.optim.Muon takes matrices alone and leaves the other parameters to a second optimiser, which schedule, clipping
 and saved state would each have to know. Here both rules are one optimiser, convolution weights are flattened to
-[outputs, inputs * kh * kw], and a step is relative to the norm of the weight, as BatchNorm behind every such layer makes
-its function independent of the norm.
+[outputs, inputs * kh * kw], and a step is relative to the norm of the weight, since the BatchNorm behind every such
+layer makes the network's function independent of that norm.
 """
 
 from __future__ import annotations

@@ -13,15 +13,16 @@ from training import kernels
 from training.distributed import mean_over_ranks
 
 
-def tightness(
-    input_box: Interval, preactivations: list[Ball], tolerance: float = 0.5, compile: bool = False
-) -> Tensor:
+def tightness(input_box: Interval, preactivations: list[Ball], tolerance: float = 0.5, compile: bool = False) -> Tensor:
     """L_tight: mean over ReLU inputs i of relu(tol - w_0 / max(w_i, 1e-12)) / tol.
 
     w is the mean interval half-width over batch and neurons, w_0 that of `input_box` (the normalised network input).
     """
     run = kernels.compiled if compile else kernels.plain
-    widths = [(input_box.upper - input_box.lower).mean() / 2, *(_Mean.apply(_flat(b.radius), run) * b.scale for b in preactivations)]
+    widths = [
+        (input_box.upper - input_box.lower).mean() / 2,
+        *(_Mean.apply(_flat(b.radius), run) * b.scale for b in preactivations),
+    ]
     w = mean_over_ranks(torch.stack(widths))
     return torch.relu(tolerance - w[0] / w[1:].clamp(min=1e-12)).mean() / tolerance
 

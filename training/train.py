@@ -206,7 +206,9 @@ class Display:
         text = f"epoch {row['epoch']}  loss {row['loss']:.4f}  eps* {row['mean_radius']:.5f} of {row['eps_t']:.5f}"
         text += f"  evaluations {row['evaluations']:.2f}"
         if "accuracy" in row:  # not in every epoch where the recipe says so
-            certified = "  ".join(f"{k.removeprefix('certified_')}: {v:.2f} %" for k, v in row.items() if "certified_" in k)
+            certified = "  ".join(
+                f"{k.removeprefix('certified_')}: {v:.2f} %" for k, v in row.items() if "certified_" in k
+            )
             text += f"  |  validation: accuracy {row['accuracy']:.2f} %  ACR {row['acr_percent']:.2f} % of eps_max"
             text += f"  certified at {certified}"
         self.console.print(f"{text}  |  {row['seconds']:.0f} s", highlight=False, soft_wrap=True)

@@ -42,7 +42,15 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimizer": {"ema": 0.9, "l1": 1e-5}}, {"objective": "sabr"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": {"ema": 0.9, "l1": 1e-5}},
+        {"objective": "sabr"},
+        {"optimizer": {"name": "muon"}, "precision": "bfloat16", "kappa_start": 0.9, "precise_bn": 2},
+    ],
+)
 def test_a_stopped_run_resumes_bit_for_bit(root: str, tmp_path: Path, changes: dict) -> None:
     recipe = tiny_recipe(**changes)
     whole, folder = Trainer(recipe, root), RunFolder.create(tmp_path / "whole", recipe)
@@ -65,6 +73,27 @@ def test_a_stopped_run_resumes_bit_for_bit(root: str, tmp_path: Path, changes: d
         assert row.keys() == other.keys()
         for key in row.keys() - {"seconds"}:
             assert row[key] == pytest.approx(other[key], rel=1e-12), key
+
+
+def test_a_look_every_other_epoch_and_at_the_last(root: str, tmp_path: Path) -> None:
+    recipe = tiny_recipe(validate_every=2)
+    folder = RunFolder.create(tmp_path / "run", recipe)
+    Trainer(recipe, root).train(folder)
+    assert ["accuracy" in row for row in folder.rows()] == [False, True, True]
+
+
+def test_precise_statistics_are_the_mean_over_batches(root: str) -> None:
+    """With precise_bn = 2: mean and unbiased variance of the last two batches, averaged, of the final weights."""
+    trainer = Trainer(tiny_recipe(precise_bn=2), root)
+    trainer._take_statistics_anew()
+    results = []
+    for step in (trainer.total_steps - 2, trainer.total_steps - 1):
+        images = trainer.batches.get(step)[1]
+        x = trainer.model.layers[1](trainer.model.layers[0](images))  # type: ignore[index, operator]
+        results.append(torch.var_mean(x, dim=(0, 2, 3)))
+    norm = trainer.model.layers[2]  # type: ignore[index]
+    torch.testing.assert_close(norm.running_mean, (results[0][1] + results[1][1]) / 2)
+    torch.testing.assert_close(norm.running_var, (results[0][0] + results[1][0]) / 2)
 
 
 def test_the_log_has_what_it_promises(root: str, tmp_path: Path) -> None:

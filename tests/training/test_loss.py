@@ -58,7 +58,5 @@ def test_kappa_falls_with_the_radius() -> None:
         radius,
     )
     constant = tiny_batch(recipe=tiny_recipe(kappa=0.65), eps_t=0.025)
-    same = mixed_loss(
-        constant, clean, constant.folded(clean), eps_box(constant, radius), radius
-    )
+    same = mixed_loss(constant, clean, constant.folded(clean), eps_box(constant, radius), radius)
     assert torch.equal(loss.total, same.total)

@@ -80,7 +80,7 @@ def test_overrides() -> None:
         ("arch=cnn8", UnknownNameError, "cnn7"),
         ("dataset=cifar100", UnknownNameError, "cifar10"),
         ("optimizer.schedule=cosine", UnknownNameError, "onecycle"),
-        ("optimizer.name=adamw", UnknownNameError, "adam"),
+        ("optimizer.name=lion", UnknownNameError, "muon"),
         ("initialization=he", UnknownNameError, "ibp"),
         ("precision=float16", UnknownNameError, "bfloat16"),
         ("radius.eps_max=1/0", InvalidInputError, "eps_max"),
