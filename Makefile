@@ -7,14 +7,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test lint format bench cards readme evaluate build clean
+.PHONY: help setup demo test test-fast lint format bench cards readme evaluate build clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo                certify the bundled CIFAR-10 test images"
 	@echo "make test                run the test suite"
+	@echo "make test-fast           the tests that take a minute in all; one folder: $(BIN)/python -m pytest tests/bounds"
 	@echo "make setup               create $(VENV) (the other targets do so when needed)"
-	@echo "make lint | format       ruff and mypy | let ruff rewrite the files"
+	@echo "make lint | format       ruff, mypy, import layers | let ruff rewrite the files"
 	@echo "make bench               run the benchmarks"
 	@echo "make cards | readme      render model cards and tables | rerun the commands that README shows"
 	@echo "make evaluate NAME=...   evaluate one model again and compare with its card"
@@ -38,10 +39,15 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
+test-fast: setup
+	$(BIN)/python -m pytest -m "not slow"
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/api_page.py --check
 
 format: setup
 	$(BIN)/ruff check --fix .
@@ -54,6 +60,7 @@ bench: setup
 
 cards: setup
 	$(BIN)/python training/cards.py
+	$(BIN)/python scripts/api_page.py
 
 readme: setup
 	$(BIN)/python scripts/readme_outputs.py

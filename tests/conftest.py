@@ -15,6 +15,31 @@ settings.register_profile("acert_zoo", deadline=None, print_blob=True)
 settings.load_profile("acert_zoo")
 
 
+# Files that take more than a few seconds: `make test-fast` leaves them out, and with them most of the time.
+SLOW = (
+    "cascades/test_nesting.py",
+    "hub/",
+    "test_hubconf.py",
+    "test_package.py",
+    "training/test_cards.py",
+    "training/test_cascade.py",
+    "training/test_distributed.py",
+    "training/test_evaluate.py",
+    "training/test_export.py",
+    "training/test_kill.py",
+    "training/test_loop.py",
+    "training/test_publish.py",
+    "training/test_train_command.py",
+    "training/test_training_benchmarks.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).as_posix().startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of the full data sets ($ACERT_ZOO_DATA); the test is skipped where there is none."""
