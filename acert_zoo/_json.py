@@ -26,3 +26,21 @@ def parse_json(text: str, **options: Any) -> Any:
     if max(accumulate(1 if c in "[{" else -1 for c in brackets), default=0) > MAX_DEPTH:
         raise ValueError(f"JSON nested more than {MAX_DEPTH} deep")
     return json.loads(text, **options)
+
+
+def canonical_json(content: bytes) -> bytes:
+    r"""The same JSON with one layout (an indent of 1, `\n`, ASCII, keys in their order): digests are taken of this, so
+    that line ends, a byte order mark and spaces do not matter.
+
+    Raises:
+        ValueError: not JSON in UTF-8, nested too deeply, a key twice, NaN or an infinity.
+    """
+    value = parse_json(content.decode("utf-8-sig"), object_pairs_hook=_distinct)
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return values

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acert_zoo._json import MAX_DEPTH, parse_json
+from acert_zoo._json import MAX_DEPTH, canonical_json, parse_json
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -55,3 +55,21 @@ def test_what_is_no_json_is_an_error(text: str) -> None:
             parse_json(text)
     else:
         assert parse_json(text) == expected
+
+
+def test_the_canonical_layout_by_hand() -> None:
+    content = b'{\n "a": [\n  1,\n  2\n ],\n "b": "\\u00e9"\n}\n'
+    assert canonical_json(content) == content
+    other = '\ufeff{"a":[1,  2],\r\n"b":"é"}'.encode()
+    assert canonical_json(other) == content
+    assert canonical_json(b'{"b": 1, "a": 2}') != canonical_json(b'{"a": 2, "b": 1}'), "the order of keys stays"
+    for bad in (b"", b"{", b"\xff", b'{"a": 1, "a": 1}', b"NaN", b"[" * 200 + b"]" * 200):
+        with pytest.raises(ValueError, match=r"."):
+            canonical_json(bad)
+
+
+@given(VALUES, st.sampled_from([None, 0, 3]))
+def test_the_canonical_layout_does_not_depend_on_the_given_one(value: object, indent: int | None) -> None:
+    text = json.dumps(value, indent=indent, ensure_ascii=indent == 0).replace("\n", "\r\n")
+    if "\\ud" not in json.dumps(value):  # lone surrogates have no UTF-8
+        assert canonical_json(text.encode()) == canonical_json(json.dumps(value).encode())

@@ -18,8 +18,9 @@ from acert_zoo.attacks import autoattack
 from acert_zoo.attacks.adversarial_check import Judge
 from acert_zoo.attacks.exact_box import Box, Eps, attack_box, distance, parse_radii
 from acert_zoo.attacks.pgd import Objective, descend, entropy_objective, margin_objective, random_corners, random_points
-from acert_zoo.data.checks import check_eval_mode, check_images
+from acert_zoo.data.checks import check_eval_mode, check_images, check_weights
 from acert_zoo.errors import InvalidInputError, RefutedCertificateError, UnknownNameError
+from acert_zoo.network.torch_defaults import under_standard_defaults
 from acert_zoo.rounding import RoundingLevel
 
 METHODS = ("pgd", "autoattack", "all")
@@ -123,6 +124,7 @@ class _Search:
             self.found.points += count
 
 
+@under_standard_defaults
 def attack(
     model: nn.Module,
     images: Tensor,
@@ -162,6 +164,7 @@ def attack(
     if steps < 1 or restarts < 1 or shrink < 0 or batch_size < 1:
         raise InvalidInputError("steps, restarts and batch_size are at least 1, shrink at least 0")
     check_eval_mode(model)
+    check_weights(model)
     images, given = check_images(images, labels, getattr(model, "input_shape", None))
     if given is None:
         raise InvalidInputError("an attack needs labels")
@@ -218,6 +221,7 @@ class AttackReport:
         }
 
 
+@under_standard_defaults
 def attack_certificates(
     model: nn.Module,
     images: Tensor,

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
-from acert_zoo.data.checks import check_eval_mode, check_images
+from acert_zoo.data.checks import check_eval_mode, check_images, uncompiled
 from acert_zoo.exact_numbers import parse_eps, round_down, round_up
+from acert_zoo.network.torch_defaults import under_standard_defaults
 from acert_zoo.network.tracing import trace
 from acert_zoo.rounding import RoundingLevel
 
@@ -50,6 +51,7 @@ class CertifiedPrediction:
         }
 
 
+@under_standard_defaults
 @torch.no_grad()
 def predict_certified(
     model: nn.Module, images: Tensor, eps: str | int | float | Fraction, *, rounding: str = RoundingLevel.REAL_SOUND
@@ -71,8 +73,9 @@ def predict_certified(
     """
     exact = parse_eps(eps)
     images, _ = check_images(images, None, getattr(model, "input_shape", None))
-    own = getattr(model, "prover", None)  # a model that is no single network proves its answers itself
-    prover = own(rounding=rounding) if callable(own) else _rigorous(model, rounding, images)
+    module = uncompiled(model, rounding)
+    own = getattr(module, "prover", None)  # a model that is no single network proves its answers itself
+    prover = own(rounding=rounding) if callable(own) else _rigorous(module, rounding, images)
     label = model(images).argmax(1)
     wanted = torch.full((len(images),), round_up(exact), dtype=torch.float64)
     certified = prover.proves(images, label, wanted)

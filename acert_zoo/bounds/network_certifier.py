@@ -10,6 +10,7 @@ from torch import Tensor
 
 from acert_zoo.bounds.certifier import BatchCertificates
 from acert_zoo.bounds.radius_search import RadiusSearch
+from acert_zoo.errors import InvalidInputError
 from acert_zoo.network.digest import network_sha256
 from acert_zoo.network.graph import Network
 from acert_zoo.rounding import BoundMethod, RoundingLevel
@@ -21,6 +22,12 @@ class NetworkCertifier:
     def __init__(
         self, network: Network, input_shape: Sequence[int] | None, method: str, rounding: str, budget: float | None
     ) -> None:
+        dtype = network.head.weight.dtype
+        if dtype != torch.float32:
+            raise InvalidInputError(
+                f"the network's weights are {dtype}; certificates are about float32 networks: model.float() gives one "
+                "(another one, which they are then about)"
+            )
         self.network, self.method, self.budget = network, method, budget
         self.search = RadiusSearch(network, rounding)
         self.level = rounding

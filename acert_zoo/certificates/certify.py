@@ -17,8 +17,9 @@ from acert_zoo.bounds.radius_search import DEFAULT_BATCH_SIZE
 from acert_zoo.certificates.file import Header, Line, radius_text
 from acert_zoo.certificates.results import Certificates, utc_now
 from acert_zoo.certificates.writer import CertificateWriter
-from acert_zoo.data.checks import check_eval_mode, check_ids, check_images, pixel_sha256
+from acert_zoo.data.checks import check_eval_mode, check_ids, check_images, check_weights, pixel_sha256, uncompiled
 from acert_zoo.errors import CertificateFileError, InvalidInputError, UnsupportedLayerError
+from acert_zoo.network.torch_defaults import STANDARD, check_same_under
 from acert_zoo.rounding import SELECTABLE_LEVELS, BoundMethod, RoundingLevel
 
 SLOW_BATCH_SIZE = 8
@@ -41,9 +42,13 @@ def make_certifier(
         raise InvalidInputError(f"budget {budget!r}: a positive number of seconds is meant")
     if not isinstance(model, nn.Module):
         raise InvalidInputError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
+    model = uncompiled(model, rounding)
+    if rounding != RoundingLevel.FLOAT32:
+        check_weights(model)
     own = getattr(model, "certifier", None)
     if callable(own) and mean is None and std is None:
         check_eval_mode(model)
+        check_weights(model)
         return own(method=method, rounding=rounding, budget=budget)
     from acert_zoo.network.fx_trace import Untraceable
     from acert_zoo.network.tracing import prepare
@@ -108,37 +113,40 @@ def certify(
         InvalidInputError: images, labels, ids, batch_size, budget, dataset, split or `out` cannot be used.
         UnknownNameError: unknown method or rounding level.
         UnsupportedLayerError: a layer that no bound covers, by name, and what is supported.
-        UnsoundSettingError: train mode, or settings under which the rounding level proves nothing.
+        UnsoundSettingError: train mode; settings under which the rounding level proves nothing; or another default
+            dtype or device of torch is set, and the model computes something else under it.
         CertificateFileError: `out` is damaged or of another run.
     """
-    images, _ = check_images(images, None)
-    certifier = make_certifier(
-        model,
-        images.shape,
-        method=method,
-        rounding=rounding,
-        mean=mean,
-        std=std,
-        budget=budget,
-        input_shape=input_shape,
-    )
-    images, targets = check_images(images, labels, certifier.input_shape, certifier.num_classes)
-    names = check_ids(ids, len(images))
-    for what, value in (("dataset", dataset), ("split", split)):
-        if value is not None and not (isinstance(value, str) and 0 < len(value) <= 1024):
-            raise InvalidInputError(f"{what} must be a name or None, got {value!r:.80}")
-    size = _check_batch_size(batch_size, method)
-    header = _header(model, certifier, method, targets is not None, dataset, split, len(images))
-    digests = [pixel_sha256(image) for image in images]
-    if out is None:
-        lines = _run(certifier, images, targets, names, digests, size, progress, {}, None)
-        return Certificates.from_lines(header, lines)
-    with CertificateWriter(out, header) as writer:
-        kept = _still_valid(writer, targets, names, digests)
-        writer.expect(names)
-        lines = _run(certifier, images, targets, names, digests, size, progress, kept, writer)
-        writer.finish()
-    return Certificates.from_lines(writer.header, lines)
+    with STANDARD.applied() as caller:
+        images, _ = check_images(images, None)
+        certifier = make_certifier(
+            model,
+            images.shape,
+            method=method,
+            rounding=rounding,
+            mean=mean,
+            std=std,
+            budget=budget,
+            input_shape=input_shape,
+        )
+        check_same_under(caller, model, images)
+        images, targets = check_images(images, labels, certifier.input_shape, certifier.num_classes)
+        names = check_ids(ids, len(images))
+        for what, value in (("dataset", dataset), ("split", split)):
+            if value is not None and not (isinstance(value, str) and 0 < len(value) <= 1024):
+                raise InvalidInputError(f"{what} must be a name or None, got {value!r:.80}")
+        size = _check_batch_size(batch_size, method)
+        header = _header(model, certifier, method, targets is not None, dataset, split, len(images))
+        digests = [pixel_sha256(image) for image in images]
+        if out is None:
+            lines = _run(certifier, images, targets, names, digests, size, progress, {}, None)
+            return Certificates.from_lines(header, lines)
+        with CertificateWriter(out, header) as writer:
+            kept = _still_valid(writer, targets, names, digests)
+            writer.expect(names)
+            lines = _run(certifier, images, targets, names, digests, size, progress, kept, writer)
+            writer.finish()
+        return Certificates.from_lines(writer.header, lines)
 
 
 def _run(

@@ -32,9 +32,10 @@ from acert_zoo.certificates.verify_report import (
     LineReport,
     VerifyReport,
 )
-from acert_zoo.data.checks import check_eval_mode, pixel_sha256
+from acert_zoo.data.checks import check_eval_mode, check_weights, pixel_sha256, uncompiled
 from acert_zoo.errors import AcertZooError, DownloadError, InvalidInputError, UnknownNameError
 from acert_zoo.exact_numbers import parse_eps, round_up
+from acert_zoo.network.torch_defaults import under_standard_defaults
 from acert_zoo.rounding import CROWN_METHODS, PROVED_LEVELS
 
 BATCH_SIZE = 32
@@ -43,6 +44,7 @@ MARGIN_NOISE = 1e-9  # and float64 margin bounds this well
 SLOPE_NOISE = 1e-3  # optimised slopes follow the order of summation; what they prove is proved whatever they are
 
 
+@under_standard_defaults
 def verify_file(
     path: str | os.PathLike[str],
     *,
@@ -79,8 +81,9 @@ def verify_file(
         raise InvalidInputError(f"jobs must be a positive integer, got {jobs!r}")
     file = read_file(path, keep_altered=True)
     header = file.header
-    model = _named_model(header, download) if model is None else model
+    model = _named_model(header, download) if model is None else uncompiled(model, header.rounding)
     check_eval_mode(model)
+    check_weights(model)
     verifier = verifier_of(model, file.lines)
     failures = list(_compare_model(header, model, verifier.network_sha256))
     if 1 in file.altered:

@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError
 
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_INTEGERS = (
+    *(torch.int64, torch.int32, torch.int16, torch.int8),
+    *(torch.uint64, torch.uint32, torch.uint16, torch.uint8),
+)
 
 
 def check_images(
@@ -52,17 +55,27 @@ def _tensor(what: str, value: Any) -> Tensor:
         if value.layout != torch.strided or value.is_meta:
             kind = "a meta tensor" if value.is_meta else f"layout {value.layout}"
             raise InvalidInputError(f"{what} must be a dense tensor that holds its numbers, got {kind}")
-        return value.detach()
+        # A tensor of inference mode cannot enter a graph that gradients (of CROWN's slopes) are taken of.
+        return value.clone() if value.is_inference() else value.detach()
     if isinstance(value, np.ndarray) or (what == "labels" and isinstance(value, (list, tuple))):
         try:
-            array = np.asarray(value)
-            if array.size == 0 and what == "labels" and not isinstance(value, np.ndarray):
-                array = array.astype(np.int64)
-            return torch.from_numpy(array if array.flags.writeable else array.copy())
-        except (TypeError, ValueError) as error:
+            return torch.from_numpy(_readable(what, value))
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise InvalidInputError(f"{what} cannot be read as a tensor: {error}") from None
     accepted = "a tensor or a NumPy array" + (" or a list of integers" if what == "labels" else "")
     raise InvalidInputError(f"{what} must be {accepted}, got {type(value).__name__}")
+
+
+def _readable(what: str, value: Any) -> np.ndarray:
+    """The numbers as an array that torch can hold: native byte order, no negative strides, writable, C order."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidInputError(f"{what} must be a plain array; what is masked in a masked array has no value")
+    array = np.asarray(value)
+    if array.size == 0 and not isinstance(value, np.ndarray):
+        array = array.astype(np.int64)  # labels of no images
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    plain = array.flags.writeable and all(stride >= 0 for stride in array.strides)
+    return array if plain else np.array(array, order="C")
 
 
 def _check_pixel_dtype(images: Tensor) -> None:
@@ -103,7 +116,9 @@ def _check_labels(labels: Any, n: int, num_classes: int | None) -> Tensor:
         raise InvalidInputError(f"labels must be integers (int64), got {labels.dtype}")
     if labels.dim() != 1 or len(labels) != n:
         raise InvalidInputError(f"labels must have shape [{n}], one for each image, got {_shape(labels)}")
-    labels = labels.to(torch.int64)
+    unsigned, labels = labels.dtype == torch.uint64, labels.to(torch.int64)
+    if unsigned and n and int(labels.min()) < 0:  # wrapped around
+        raise InvalidInputError(f"labels must be less than 2^63, got {int(labels.min()) + 2**64}")
     if n and num_classes is not None:
         bad = (labels < 0) | (labels >= num_classes)
         if bool(bad.any()):
@@ -120,6 +135,34 @@ def check_eval_mode(model: nn.Module) -> None:
         if module.training:
             where = f"its layer {name!r}" if name else "it"
             raise UnsoundSettingError(f"the model is not in eval mode ({where} is in train mode): call model.eval()")
+
+
+def check_weights(model: nn.Module) -> None:
+    """Refuses weights other than float32 numbers in memory: certificates are about the float32 network as stored."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_meta:
+            raise InvalidInputError(f"the model has no weights: {name!r} is on the meta device; load them first")
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise InvalidInputError(
+                f"the model's weights must be float32, {name!r} is {tensor.dtype}: model.float() gives a float32 "
+                "network (another one, which certificates are then about)"
+            )
+
+
+def uncompiled(model: nn.Module, rounding: str) -> nn.Module:
+    """The module behind `torch.compile(model)`, which computes the same function in real arithmetic.
+
+    Raises:
+        UnsoundSettingError: `rounding` is "float32-deployed", which says nothing about a compiled program's rounding.
+    """
+    inner = getattr(model, "_orig_mod", None)  # torch._dynamo.OptimizedModule; importing it takes seconds
+    compiled = type(model).__name__ == "OptimizedModule" and isinstance(inner, nn.Module)
+    if (compiled or getattr(model, "_compiled_call_impl", None) is not None) and rounding == "float32-deployed":
+        raise UnsoundSettingError(
+            "the rounding of a compiled program is not that of its layers: give the module before torch.compile, or "
+            "take rounding='real-sound'"
+        )
+    return inner if compiled else model  # type: ignore[return-value]
 
 
 def check_ids(ids: Sequence[str] | None, n: int) -> list[str]:

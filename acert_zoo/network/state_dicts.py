@@ -5,6 +5,7 @@ What such files hold is the same network under other names. Three things vary, a
 | stored as | means | becomes |
 |---|---|---|
 | `state_dict`, `model`, `net`, ... holding the tensors | a training checkpoint around the weights | its content |
+| `n_averaged` beside the weights | how many were averaged (`AveragedModel`) | dropped |
 | `module.`, `model.`, `net.`, `_orig_mod.` before every key | DataParallel, wrappers, torch.compile | dropped |
 | `blocks.layers.N.x`, `layers.N.x`, `blocks.N.x`, `N.x` | a chain of layers, each keyed by its number | by order |
 | `layers.N.weight` / `N.weight.ori_...`, `/N.param` ... | a bound module's copy of a parameter | by order |
@@ -27,6 +28,7 @@ from acert_zoo.errors import WeightsError
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network", "params")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+_COUNTERS = ("n_averaged",)  # of torch.optim.swa_utils.AveragedModel: no weight
 _PARAMETERS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _NORMALIZATION = {"mean": "mean", "mu": "mean", "std": "std", "sigma": "std"}
 _LAYER = re.compile(r"^(?:.*?[./])?(\d+)[./]([a-z_]+)$")
@@ -39,18 +41,26 @@ def unwrap_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         WeightsError: there are no tensors in it.
     """
     found: Any = checkpoint
-    while isinstance(found, Mapping) and not any(isinstance(v, Tensor) for v in found.values()):
-        inner = next((k for k in _CONTAINERS if isinstance(found.get(k), Mapping)), None)
-        if inner is None:
-            raise WeightsError(f"no tensors in this checkpoint; its keys are {sorted(map(str, found))[:10]}")
-        found = found[inner]
-    state = {str(k): v for k, v in found.items() if isinstance(v, Tensor)}
+    # A container wins over tensors beside it: training scripts keep best accuracies and generator states there.
+    while inner := next((found[k] for k in _CONTAINERS if _holds_tensors(found.get(k))), None):
+        found = inner
+    state = {str(k): v for k, v in found.items() if isinstance(v, Tensor) and k not in _COUNTERS}
+    if not state:
+        raise WeightsError(f"no tensors in this checkpoint; its keys are {sorted(map(str, found))[:10]}")
     while state:
         prefix = next((p for p in _PREFIXES if all(k.startswith(p) for k in state)), None)
         if prefix is None:
             break
         state = {k[len(prefix) :]: v for k, v in state.items()}
     return state
+
+
+def _holds_tensors(value: Any, depth: int = 8) -> bool:
+    """Whether tensors lie in a dictionary, or in one of the containers in it."""
+    if not isinstance(value, Mapping) or not depth:
+        return False
+    inner = (value.get(key) for key in _CONTAINERS)
+    return any(isinstance(v, Tensor) for v in value.values()) or any(_holds_tensors(v, depth - 1) for v in inner)
 
 
 def convert_state_dict(checkpoint: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:

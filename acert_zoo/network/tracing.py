@@ -176,7 +176,10 @@ def channel_constants(channels: int, mean: Any, std: Any) -> tuple[Tensor, Tenso
         raise InvalidInputError("give both mean and std, or neither")
     out = []
     for what, value in (("mean", mean), ("std", std)):
-        numbers = [float(v) for v in (value if hasattr(value, "__len__") else [value])]
+        try:
+            numbers = torch.as_tensor(value, dtype=torch.float64).flatten().tolist()  # of [], [C], [1, C, 1, 1]
+        except (TypeError, ValueError, RuntimeError):
+            raise InvalidInputError(f"{what} must be numbers, one a channel, got {value!r:.80}") from None
         numbers = numbers * channels if len(numbers) == 1 else numbers
         bad = len(numbers) != channels or not all(math.isfinite(v) for v in numbers)
         if bad or (what == "std" and min(numbers) <= 0):

@@ -31,6 +31,7 @@ from acert_zoo.errors import (
     UnsupportedLayerError,
     WeightsError,
 )
+from acert_zoo.network.torch_defaults import under_standard_defaults
 from acert_zoo.network.tracing import trace
 from acert_zoo.rounding import BoundMethod, RoundingLevel
 from acert_zoo.zoo import registry, resolve, weights
@@ -242,6 +243,7 @@ def load_model(
     return _assemble(located)
 
 
+@under_standard_defaults
 def _assemble(located: resolve.Located) -> AcertModel:
     info, source = located.info, str(located.path)
     classifier = blank_network(info, WeightsError)
@@ -255,6 +257,7 @@ def _assemble(located: resolve.Located) -> AcertModel:
     return model
 
 
+@under_standard_defaults
 def _assemble_cascade(located: resolve.Located, options: Mapping[str, Any]) -> Cascade:
     """A cascade from its JSON: {"schema_version": 1, "members": [{"name": NAME.vN, "sha256": ...}], "gates": [eps]}."""
     source = str(located.path)

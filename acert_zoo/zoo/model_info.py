@@ -75,7 +75,8 @@ class ModelInfo:
         kappa: weight of the natural loss in training, in [0, 1].
         eps_max: largest training radius in pixel units, written exactly ("8.8/255").
         file: path of the weights, relative to the package (registry) or to config.json (a folder).
-        sha256, size: of that file; both are checked before a byte of it is parsed.
+        sha256, size: of that file, checked before a byte of it is parsed; of a cascade, whose file is JSON, those of
+            its canonical layout (`_json.canonical_json`).
         fingerprint: logits of a fixed input, compared after loading (see `acert_zoo.zoo.expected_logits`).
     """
 

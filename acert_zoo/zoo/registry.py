@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from acert_zoo._files import locked, write_atomically
+from acert_zoo._files import locked, read_text, write_atomically
 from acert_zoo.errors import InvalidInputError, UnknownNameError
 from acert_zoo.exact_numbers import parse_eps
 from acert_zoo.zoo.model_info import HubLocation, Metric, ModelInfo
@@ -45,9 +45,12 @@ def read_registry(path: str | os.PathLike[str] = REGISTRY_PATH) -> tuple[ModelIn
     """All records of a registry file, sorted by name and version.
 
     Raises:
-        InvalidInputError, UnknownNameError: the file is no registry of a known schema, or a record is not valid.
+        InvalidInputError, UnknownNameError: no such file, no registry of a known schema, or a record is not valid.
     """
-    return _parse(Path(path).read_text(encoding="utf-8"))
+    try:
+        return _parse(read_text(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"the registry {os.fspath(path)!r} cannot be read: {error}") from None
 
 
 @lru_cache(maxsize=4)

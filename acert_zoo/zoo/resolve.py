@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from acert_zoo._files import is_plain_file
 from acert_zoo._json import parse_json
 from acert_zoo.errors import InvalidInputError, UnknownNameError, WeightsError
 from acert_zoo.zoo import download, registry, weights
@@ -29,7 +30,6 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 CASCADE_NAME = "cascade.json"
 CONFIG_FORMAT = "acert-zoo"
-_MAX_CONFIG = 2**20
 _UNSAFE = ("pytorch_model.bin", "model.bin", "model.pt", "model.pth", "pytorch_model.pt", "model.pkl")
 
 
@@ -94,12 +94,19 @@ def locate(
 
 def _registered(info: ModelInfo, options: Mapping[str, Any]) -> Located:
     path = registry.PACKAGE / (info.file or "")
-    if not info.file or not path.is_file():
+    if not info.file or not is_plain_file(path):
         if info.hub is None:
             raise WeightsError(f"the bundled file {path} of {info.versioned_name} is missing; install acert-zoo again")
         name = CASCADE_NAME if info.kind == "cascade" else WEIGHTS_NAME
         path = download.download(info.hub.repo_id, name, **{**options, "revision": info.hub.revision})
-    return Located(info, weights.read_verified(path, info.sha256, info.size), path)
+    return Located(info, _verified(path, info), path)
+
+
+def _verified(path: Path, info: ModelInfo) -> bytes:
+    """The file's bytes; of a cascade, which is text, those of its canonical layout, to which its digest belongs."""
+    if info.kind == "cascade":
+        return weights.read_verified_json(path, info.sha256)
+    return weights.read_verified(path, info.sha256, info.size)
 
 
 def _from_hub(repo_id: str, revision: str | None, options: Mapping[str, Any]) -> Located:
@@ -116,20 +123,20 @@ def _from_hub(repo_id: str, revision: str | None, options: Mapping[str, Any]) ->
             f"{repo_id} is not an acert-zoo repository: it must hold {CONFIG_NAME} and {WEIGHTS_NAME}. Pickled weights "
             f"({', '.join(_UNSAFE[:2])}, ...) are never loaded, because reading them can run any code. ({error})"
         ) from error
-    return Located(info, weights.read_verified(path, info.sha256, info.size), path)
+    return Located(info, _verified(path, info), path)
 
 
 def _from_folder(folder: Path) -> Located:
     config = folder / CONFIG_NAME
-    if not config.is_file():
+    if not is_plain_file(config):
         raise WeightsError(f"the folder {folder} holds no {CONFIG_NAME}; {CONFIG_NAME} and {WEIGHTS_NAME} are needed")
     info = read_config(config, str(folder))
     path = folder / (CASCADE_NAME if info.kind == "cascade" else WEIGHTS_NAME)
-    if not path.is_file():
+    if not is_plain_file(path):
         unsafe = [name for name in _UNSAFE if (folder / name).exists()]
         refusal = f"; {unsafe[0]} is not loaded: unpickling can run any code" if unsafe else ""
         raise WeightsError(f"the folder {folder} holds no {path.name}{refusal}")
-    return Located(info, weights.read_verified(path, info.sha256, info.size), path)
+    return Located(info, _verified(path, info), path)
 
 
 def _from_file(path: Path) -> Located:
@@ -156,7 +163,7 @@ def _from_cascade_file(path: Path) -> Located:
     """A cascade file of one's own (whatever its digest, its members are registered checkpoints of known digest)."""
     if not path.exists():
         raise WeightsError(f"there is no file {path}")
-    content = weights.read_verified(path, None, limit=_MAX_CONFIG)
+    content = weights.read_verified_json(path, None)
     digest = hashlib.sha256(content).hexdigest()
     info = registry.find_by_sha256(digest) or ModelInfo(
         name="cascade", kind="cascade", arch="cascade", arch_kwargs={}, sha256=digest, size=len(content)
@@ -166,7 +173,9 @@ def _from_cascade_file(path: Path) -> Located:
 
 def read_config(path: Path, source: str) -> ModelInfo:
     """The record in a config.json; WeightsError where it is not one of ours or has no digest."""
-    return parse_config(weights.read_verified(path, None, limit=_MAX_CONFIG).decode("utf-8", "replace"), source)
+    return parse_config(
+        weights.read_verified(path, None, limit=weights.MAX_JSON).decode("utf-8-sig", "replace"), source
+    )
 
 
 def parse_config(text: str, source: str, *, digest_needed: bool = True) -> ModelInfo:

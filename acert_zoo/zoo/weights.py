@@ -8,19 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acert_zoo._files import write_atomically
-from acert_zoo._json import parse_json
+from acert_zoo._files import open_plain, write_atomically
+from acert_zoo._json import canonical_json, parse_json
 from acert_zoo.errors import InvalidInputError, WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_BYTES = 2 * 2**30
+MAX_JSON = 2**20
 _MAX_HEADER = 16 * 2**20
 _PICKLE_MARKS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
@@ -33,27 +33,47 @@ def read_verified(
     Raises:
         WeightsError: missing, unreadable, too large, truncated or altered. The file is left where it is.
     """
+    content = _read(path, size, limit)
+    _check_digest(path, content, sha256)
+    return content
+
+
+def read_verified_json(path: str | os.PathLike[str], sha256: str | None, *, limit: int = MAX_JSON) -> bytes:
+    """The JSON of `path` in its canonical layout (`canonical_json`), once the sha256 of that is the expected one.
+
+    Raises:
+        WeightsError: as `read_verified`, or not JSON.
+    """
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # a pipe or a device would block or never end
-            raise WeightsError(f"{path} is not a plain file")
-        actual = status.st_size
-        if size is not None and actual != size:
-            raise WeightsError(
-                f"{path} has {actual:,} bytes instead of {size:,}: it is truncated or altered (it was left where it is)"
-            )
-        if actual > limit:
-            raise WeightsError(f"{path} has {actual:,} bytes; at most {limit:,} are read")
-        with open(path, "rb") as file:
-            content = file.read(actual + 1)
+        content = canonical_json(_read(path, None, limit))
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} is not JSON ({error})") from None
+    _check_digest(path, content, sha256)
+    return content
+
+
+def _read(path: str | os.PathLike[str], size: int | None, limit: int) -> bytes:
+    try:
+        with open_plain(path) as file:
+            actual = os.fstat(file.fileno()).st_size
+            if size is not None and actual != size:
+                raise WeightsError(
+                    f"{path} has {actual:,} bytes instead of {size:,}: it is truncated or altered (it was left where "
+                    "it is)"
+                )
+            if actual > limit:
+                raise WeightsError(f"{path} has {actual:,} bytes; at most {limit:,} are read")
+            return file.read(actual + 1)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _check_digest(path: str | os.PathLike[str], content: bytes, sha256: str | None) -> None:
     digest = hashlib.sha256(content).hexdigest()
     if sha256 is not None and digest != sha256:
         raise WeightsError(
             f"{path} is not the expected file: its sha256 is {digest} instead of {sha256} (it was left where it is)"
         )
-    return content
 
 
 def read_header(content: bytes, name: str) -> dict[str, Any]:
@@ -114,6 +134,8 @@ def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None 
     parts, offset = [], 0
     kinds = {torch.int64: ("I64", "<i8"), torch.float32: ("F32", "<f4")}
     for name in sorted(tensors, key=lambda n: (tensors[n].dtype != torch.int64, n)):  # 8-byte numbers first: aligned
+        if tensors[name].is_meta:
+            raise InvalidInputError(f"tensor {name!r} is on the meta device: it has no numbers to write")
         tensor = tensors[name].detach().to("cpu")
         if tensor.dtype not in kinds or not bool(torch.isfinite(tensor).all()):
             raise InvalidInputError(f"tensor {name!r} ({tensor.dtype}) is not finite float32, as weights must be")

@@ -39,6 +39,12 @@ FORMS = {
     "bound module's scopes": lambda s: {f"/{k.replace('.', '/')}": v for k, v in s.items()},
     "other numbers": lambda s: {f"layers.{3 * int(k.split('.')[0]) + 1}.{k.split('.')[1]}": v for k, v in s.items()},
     "sorted as text": lambda s: dict(sorted((f"layers.{k}", v) for k, v in s.items())),
+    "beside a tensor": lambda s: {"epoch": 3, "best_acc1": torch.tensor(91.2), "state_dict": s},
+    "beside the generator's state": lambda s: {"net": s, "rng_state": torch.get_rng_state()},
+    "container in a container": lambda s: {"state": torch.ones(2), "model": {"loss": torch.ones(1), "state_dict": s}},
+    "AveragedModel": lambda s: {"n_averaged": torch.tensor(5), **{f"module.layers.{k}": v for k, v in s.items()}},
+    "compiled, then parallel": lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()},
+    "parallel, then compiled": lambda s: {f"_orig_mod.module.{k}": v for k, v in s.items()},
     "without counters": lambda s: {k: v for k, v in s.items() if "num_batches" not in k},
 }
 
