@@ -7,6 +7,7 @@ statistics the bound pass reuses (BatchNorm is folded into the affine layers wit
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import torch
@@ -15,9 +16,13 @@ import torch.nn.functional as F
 from acert_zoo.bounds.ibp import Ball, Interval
 from acert_zoo.network.graph import Network
 from training import crown_ibp as crown
+from training import expressive as expressive_losses
 from training import sabr as small_boxes
-from training.adaptive_radius import adaptive_radius
+from training.adaptive_radius import AdaptiveRadius, adaptive_radius
+from training.clean_pass import CleanPass
+from training.expressive import Combination
 from training.loss import Batch, Loss, clean_margin, eps_box, ibp_margins, mixed_loss
+from training.precision import logits
 
 
 def acert(batch: Batch) -> Loss:
@@ -28,6 +33,21 @@ def acert(batch: Batch) -> Loss:
     """
     clean = batch.clean_pass()
     network = batch.folded(clean)
+    search = _own_radii(batch, clean, network)
+    return mixed_loss(
+        batch,
+        clean,
+        network,
+        eps_box(batch, search.radius),
+        search.radius,
+        scale=search.scale,
+        evaluations=search.evaluations,
+        points=True,
+    )
+
+
+def _own_radii(batch: Batch, clean: CleanPass, network: Network) -> AdaptiveRadius:
+    """Each sample's eps*(x; eps_t), at least min(eps_min, eps_t)."""
     settings = batch.recipe.radius
     search = adaptive_radius(
         network.detach(),
@@ -40,17 +60,7 @@ def acert(batch: Batch) -> Loss:
         tolerance=settings.tolerance,
         relu=batch.relu,
     )
-    radius = search.radius.clamp(min=min(settings.eps_min_value, batch.eps_t))
-    return mixed_loss(
-        batch,
-        clean,
-        network,
-        eps_box(batch, radius),
-        radius,
-        scale=search.scale,
-        evaluations=search.evaluations,
-        points=True,
-    )
+    return search._replace(radius=search.radius.clamp(min=min(settings.eps_min_value, batch.eps_t)))
 
 
 def ibp(batch: Batch) -> Loss:
@@ -105,10 +115,54 @@ def sabr(batch: Batch) -> Loss:
     return mixed_loss(batch, clean, network, box, radius)
 
 
+def expressive(batch: Batch, combination: Combination, own_radii: bool = False) -> Loss:
+    """An expressive loss over the box of eps_t and an adversarial example of `expressive.attack` times that radius,
+    kappa-mixed (kappa = 0 as published). With `own_radii`, box and attack of each sample have ACERT's radius eps*."""
+    clean = batch.clean_pass()
+    network = batch.folded(clean)
+    settings = batch.recipe.expressive
+    radius = torch.full_like(clean.logits[:, 0].detach(), batch.eps_t)
+    scale, evaluations = None, 0
+    if own_radii:
+        search = _own_radii(batch, clean, network)
+        radius, scale, evaluations = search.radius, search.scale, search.evaluations
+    if batch.before_ramp:  # the robust loss has no weight yet
+        return mixed_loss(batch, clean, network, eps_box(batch, radius), radius)
+    point = small_boxes.attack(
+        network.detach(),
+        batch.images,
+        batch.labels,
+        settings.attack * radius,
+        batch.noise(),
+        settings.steps,
+        settings.step_size,
+    )
+    differences = logits(network, point)
+    differences = differences - differences.gather(1, batch.labels.unsqueeze(1))
+
+    def robust(bounds: torch.Tensor) -> torch.Tensor:
+        return combination(differences, -bounds, batch.labels, settings.share)
+
+    return mixed_loss(
+        batch,
+        clean,
+        network,
+        eps_box(batch, radius),
+        radius,
+        robust=robust,
+        scale=scale,
+        evaluations=evaluations,
+    )
+
+
 OBJECTIVES: dict[str, Callable[[Batch], Loss]] = {
     "acert": acert,
     "ibp": ibp,
     "standard": standard,
     "crown-ibp": crown_ibp,
     "sabr": sabr,
+    "cc-ibp": functools.partial(expressive, combination=expressive_losses.convex),
+    "mtl-ibp": functools.partial(expressive, combination=expressive_losses.multitask),
+    "exp-ibp": functools.partial(expressive, combination=expressive_losses.exponential),
+    "acert-mtl": functools.partial(expressive, combination=expressive_losses.multitask, own_radii=True),
 }

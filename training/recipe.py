@@ -141,6 +141,22 @@ class SABR:
 
 
 @dataclass(frozen=True)
+class Expressive:
+    """Of cc-ibp, mtl-ibp, exp-ibp and acert-mtl: the share of the bound loss, and the attack."""
+
+    share: float = 0.5  # a of expressive.py
+    attack: float = 1.0  # radius of the attack, as a multiple of the box's
+    steps: int = 1
+    step_size: float = 1.25  # first step size, as a share of the attack's radius
+
+    def __post_init__(self) -> None:
+        _in("expressive.share", self.share, 0, 1)
+        _in("expressive.attack", self.attack, 0)
+        _in("expressive.steps", self.steps, 0)
+        _in("expressive.step_size", self.step_size, 0)
+
+
+@dataclass(frozen=True)
 class Recipe:
     dataset: str = "cifar10"
     objective: str = "acert"
@@ -165,6 +181,7 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     crown_ibp: CrownIBP = field(default_factory=CrownIBP)
     sabr: SABR = field(default_factory=SABR)
+    expressive: Expressive = field(default_factory=Expressive)
 
     def __post_init__(self) -> None:
         from training.objectives import OBJECTIVES  # here, because objectives read recipes

@@ -141,7 +141,7 @@ def test_the_acert_loss_against_a_slow_implementation(phase: str, monkeypatch: p
 
 
 @pytest.mark.parametrize("ramping", [True, False])
-@pytest.mark.parametrize("name", ["acert", "ibp", "crown-ibp", "sabr", "standard"])
+@pytest.mark.parametrize("name", list(OBJECTIVES))
 def test_gradients_against_finite_differences(name: str, ramping: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every parameter's directional derivative in float64; the adaptive radius and the attack's point held constant."""
     model = tiny_model(3)
