@@ -44,9 +44,10 @@ from tests.support.training import tiny_batch, tiny_model, tiny_recipe
 from training import distributed
 from training.clean_pass import update_running_statistics
 from training.loop import StepLoss
+from training.objectives import OBJECTIVES
 distributed.initialize("cpu")
 results = {}
-for name in ("acert", "ibp", "crown-ibp", "sabr", "standard"):
+for name in OBJECTIVES:
     model = tiny_model(3)
     network = trace(model)
     settings = {"optimizer": {"l1": 1e-3}, "radius": {"evaluations": 3}, "regularizers": {"tolerance": 0.9}}
