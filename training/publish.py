@@ -22,7 +22,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.hf_api import RepoFile
 
 from acert_zoo.certificates import file
-from acert_zoo.certificates.file import Line
+from acert_zoo.certificates.lines import Line
 from acert_zoo.errors import AcertZooError, CertificateFileError, InvalidInputError, UnknownNameError
 from acert_zoo.zoo import registry, resolve, weights
 from acert_zoo.zoo.model_info import ModelInfo

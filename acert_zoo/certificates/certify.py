@@ -14,7 +14,7 @@ from acert_zoo._version import __version__
 from acert_zoo.bounds.certifier import BatchCertificates, Certifier
 from acert_zoo.bounds.network_certifier import NetworkCertifier
 from acert_zoo.bounds.radius_search import DEFAULT_BATCH_SIZE
-from acert_zoo.certificates.file import Header, Line, radius_text
+from acert_zoo.certificates.lines import Header, Line, radius_text
 from acert_zoo.certificates.results import Certificates, utc_now
 from acert_zoo.certificates.writer import CertificateWriter
 from acert_zoo.data.checks import check_eval_mode, check_ids, check_images, check_weights, pixel_sha256, uncompiled

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from acert_zoo.bounds.certifier import RoutedProver
 from acert_zoo.bounds.rigorous_crown import RigorousCrown, rigorous_check
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
-from acert_zoo.certificates.file import Line
+from acert_zoo.certificates.lines import Line
 from acert_zoo.network.digest import network_sha256
 from acert_zoo.network.tracing import trace
 from acert_zoo.rounding import CROWN_METHODS, PROVED_LEVELS, RoundingLevel

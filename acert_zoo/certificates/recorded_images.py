@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from acert_zoo._files import is_plain_file
-from acert_zoo.certificates.file import Header, Line
+from acert_zoo.certificates.lines import Header, Line
 from acert_zoo.data.checks import check_images
 from acert_zoo.errors import InvalidInputError
 

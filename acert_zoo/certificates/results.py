@@ -9,25 +9,27 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from acert_zoo._files import check_output_file, write_atomically
-from acert_zoo.certificates.file import SCHEMA_VERSION, Header, Line, format_file, radius_text, read_file
+from acert_zoo.certificates.certificate import Certificate, Eps
+from acert_zoo.certificates.file import SCHEMA_VERSION, format_file, read_file
+from acert_zoo.certificates.lines import Header, Line, radius_text
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact_numbers import parse_eps, round_up
 from acert_zoo.rounding import weakest
 
-Eps = str | int | float | Fraction
-
 
 @dataclass(frozen=True, eq=False)
-class Certificates:
-    """Certified l-inf radii of N images.
+class Certificates(Sequence[Certificate]):
+    """Certified l-inf radii of N images: a sequence of `Certificate`s, and their fields as columns.
+
+    `result[3]` and iteration give one image's, `result[10:20]`, `result[mask]` and `result[[4, 2]]` those of some.
 
     Attributes:
         header: what all images share: model, digests, rounding level, data set, when.
@@ -53,7 +55,7 @@ class Certificates:
     seconds: Tensor
     ids: list[str]
     pixel_sha256: list[str]
-    route: list[Any] | None = None
+    route: list[int | None] | None = None
 
     def __post_init__(self) -> None:
         lengths = {f.name: len(getattr(self, f.name)) for f in dataclasses.fields(self)[1:] if f.name != "route"}
@@ -62,6 +64,55 @@ class Certificates:
 
     def __len__(self) -> int:
         return len(self.radius)
+
+    @overload
+    def __getitem__(self, index: int) -> Certificate: ...
+
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | Tensor | np.ndarray) -> Certificates: ...
+
+    def __getitem__(self, index: Any) -> Certificate | Certificates:
+        """One image's certificate by its position, or those of a slice, of positions, or of a boolean mask [N]."""
+        if isinstance(index, (int, np.integer)) and not isinstance(index, bool):
+            i = range(len(self))[index]  # negative positions count from the end; IndexError beyond
+            return Certificate(
+                id=self.ids[i],
+                radius=self.radius[i].item(),
+                margin=self.margin[i].item(),
+                prediction=int(self.prediction[i]),
+                label=int(self.label[i]),
+                method=self.method[i],
+                rounding=self.roundings[i],
+                seconds=self.seconds[i].item(),
+                pixel_sha256=self.pixel_sha256[i],
+                route=None if self.route is None else self.route[i],
+            )
+        rows = self._rows(index)
+        columns: dict[str, Any] = {}
+        for f in dataclasses.fields(self)[1:]:
+            column = getattr(self, f.name)
+            if isinstance(column, Tensor):
+                columns[f.name] = column[torch.tensor(rows, dtype=torch.int64)]
+            else:
+                columns[f.name] = None if column is None else [column[i] for i in rows]
+        rounding = weakest(columns["roundings"]) if rows else self.rounding
+        return Certificates(dataclasses.replace(self.header, n=len(rows), rounding=rounding), **columns)
+
+    def _rows(self, index: Any) -> list[int]:
+        """The positions that a slice, a mask or positions mean."""
+        everything = range(len(self))
+        if isinstance(index, slice):
+            return list(everything[index])
+        if isinstance(index, (Tensor, np.ndarray, Sequence)) and not isinstance(index, str):
+            values = index.tolist() if isinstance(index, (Tensor, np.ndarray)) else list(index)
+            if isinstance(values, list) and all(isinstance(v, bool) for v in values) and len(values) == len(self):
+                return [i for i, chosen in enumerate(values) if chosen]
+            if isinstance(values, list) and all(type(v) is int for v in values):
+                return [everything[v] for v in values]
+        raise InvalidInputError(
+            f"certificates are chosen by a position, a slice, positions or a mask of {len(self)} truth values, "
+            f"got {index!r:.80}"
+        )
 
     def __repr__(self) -> str:
         return (
@@ -150,19 +201,14 @@ class Certificates:
         """The certificates as lines of a file."""
         return [
             Line(
-                id=self.ids[i],
-                pixel_sha256=self.pixel_sha256[i],
-                label=int(self.label[i]),
-                prediction=int(self.prediction[i]),
-                certifies=self.certifies,
-                radius=radius_text(self.radius[i].item()),
-                margin=self.margin[i].item() if math.isfinite(self.margin[i].item()) else None,
-                method=self.method[i],
-                rounding=self.roundings[i],
-                seconds=self.seconds[i].item(),
-                route=None if self.route is None else self.route[i],
+                **{
+                    **dataclasses.asdict(one),
+                    "certifies": self.certifies,
+                    "radius": radius_text(one.radius),
+                    "margin": one.margin if math.isfinite(one.margin) else None,
+                }
             )
-            for i in range(len(self))
+            for one in self
         ]
 
     @classmethod

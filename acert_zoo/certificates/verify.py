@@ -21,7 +21,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from acert_zoo.certificates.file import Header, Line, read_file
+from acert_zoo.certificates.file import read_file
+from acert_zoo.certificates.lines import Header, Line
 from acert_zoo.certificates.model_verifiers import ModelVerifier, proved_level, verifier_of
 from acert_zoo.certificates.recorded_images import Images, Source, image_source
 from acert_zoo.certificates.verify_report import (

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from acert_zoo.certificates.file import Header
+from acert_zoo.certificates.lines import Header
 
 PROVED, NOTHING_CLAIMED, NOT_PROVED, FAILED = "proved", "nothing claimed", "not re-proved", "failed"
 

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import BinaryIO
 
 from acert_zoo._files import check_output_file, locked, open_plain, write_atomically
-from acert_zoo.certificates.file import FORMAT, Header, Line, format_file, format_row, read_file
+from acert_zoo.certificates.file import FORMAT, format_file, format_row, read_file
+from acert_zoo.certificates.lines import Header, Line
 from acert_zoo.errors import CertificateFileError, InvalidInputError
 from acert_zoo.rounding import weakest
 

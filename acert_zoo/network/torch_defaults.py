@@ -48,7 +48,8 @@ class TorchDefaults:
 
 
 STANDARD = TorchDefaults()
-Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 def under_standard_defaults(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from acert_zoo.certificates.file import CertificateFile, Header, Line, format_file, format_row, parse
+from acert_zoo.certificates.file import CertificateFile, format_file, format_row, parse
+from acert_zoo.certificates.lines import Header, Line
 from acert_zoo.errors import CertificateFileError
 
 MUTATIONS = 100_000

@@ -8,19 +8,20 @@ import math
 import os
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acert_zoo.certificates.file import Header, Line, format_file, parse, radius_text, read_file
+from acert_zoo.certificates.file import format_file, parse, read_file
+from acert_zoo.certificates.lines import Header, Line, radius_text
 from acert_zoo.certificates.results import Certificates
 from acert_zoo.certificates.writer import CertificateWriter
 from acert_zoo.errors import CertificateFileError, InvalidInputError
-from acert_zoo.network.digest import network_sha256
-from acert_zoo.network.tracing import trace
-from tests.support.models import small_model
+from acert_zoo.rounding import weakest
 
 ROOT = os.geteuid() == 0 if hasattr(os, "geteuid") else False
 
@@ -256,13 +257,42 @@ def test_runs_must_agree_in(key: str, value: object) -> None:
     assert header(**{key: value}).differences(header()) == [key]
 
 
-def test_network_digest_sees_every_weight() -> None:
-    digests = set()
-    for seed in range(3):
-        model = small_model(seed)
-        digests.add(network_sha256(trace(model)))
-        with torch.no_grad():
-            model.classifier.layers[-1].bias[0] += 1e-3
-        digests.add(network_sha256(trace(model)))
-    assert len(digests) == 6
-    assert network_sha256(trace(small_model(1))) in digests
+def test_a_sequence_of_certificates() -> None:
+    result = certificates([0.0, 0.1, 2 / 255])
+    first, last = result[0], result[-1]
+    assert [one.id for one in result] == result.ids
+    assert (first.radius, first.label, first.rounding) == (result.radius[0], result.label[0], result.roundings[0])
+    assert last == list(result)[-1]
+    assert first.correct == bool(result.correct[0])
+    for eps in ("2/255", 0.1, 0):
+        assert [one.certified(eps) for one in result] == result.certified(eps).tolist()
+    with pytest.raises(IndexError):
+        result[len(result)]
+
+
+@pytest.mark.parametrize(
+    ("index", "rows"),
+    [
+        (slice(1, None), [1, 2]),
+        (slice(None, None, -1), [2, 1, 0]),
+        ([2, 0], [2, 0]),
+        (torch.tensor([-1]), [2]),
+        (np.array([0, 2]), [0, 2]),
+        (torch.tensor([True, False, True]), [0, 2]),
+        (np.array([False, True, False]), [1]),
+        ([], []),
+        (slice(3, 9), []),
+    ],
+)
+def test_some_of_the_certificates(index: Any, rows: list[int]) -> None:
+    result = certificates([0.0, 0.1, 2 / 255])
+    some = result[index]
+    assert some.lines() == [result.lines()[i] for i in rows]
+    assert (len(some), some.header.n) == (len(rows), len(rows))
+    assert some.rounding == (weakest(some.roundings) if rows else result.rounding)
+
+
+@pytest.mark.parametrize("index", ["0", True, 1.0, None, [True], torch.tensor(1.5), [0.5], torch.ones(2, 2).long()])
+def test_what_is_no_index(index: Any) -> None:
+    with pytest.raises(InvalidInputError, match="certificates are chosen by"):
+        certificates([0.0, 0.1, 2 / 255])[index]
