@@ -10,6 +10,7 @@ import math
 import re
 from decimal import ROUND_DOWN, Context, Decimal
 from fractions import Fraction
+from typing import Any, TypeVar
 
 from acert_zoo.errors import InvalidInputError
 
@@ -17,6 +18,20 @@ from acert_zoo.errors import InvalidInputError
 _DECIMAL = re.compile(r"[+-]?(\d{1,60}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,3})?", re.ASCII)
 _RATIO = re.compile(r"[+-]?\d{1,60}(\.\d{1,60})?\s*/\s*\d{1,60}(\.\d{1,60})?", re.ASCII)  # "8.8/255" too
 _ACCEPTED = "a number >= 0 such as '2/255', '0.3', 1e-3 or Fraction(2, 255)"
+_Float64 = TypeVar("_Float64", bound=Any)
+
+
+def two_sum(a: _Float64, b: _Float64) -> tuple[_Float64, _Float64]:
+    """(s, e) with s = fl(a + b) and a + b = s + e exactly, for float64 numbers, arrays or tensors; no overflow.
+
+    TwoSum: Knuth, The Art of Computer Programming 2, section 4.2.2, theorem B.
+
+    >>> two_sum(1.0, 2.0**-60) == (1.0, 2.0**-60)
+    True
+    """
+    s = a + b
+    v = s - a
+    return s, (a - (s - v)) + (b - v)
 
 
 def parse_eps(value: str | int | float | Fraction) -> Fraction:

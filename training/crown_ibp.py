@@ -10,13 +10,32 @@ At the input box with centre c and half-width r the bound is A . c - |A| . r + b
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from acert_zoo.bounds.ibp import Ball, Interval
 from acert_zoo.errors import UnsupportedLayerError
-from acert_zoo.network.graph import Add, AvgPool, Conv, Flatten, Linear, Network, Normalize, ReLU
+from acert_zoo.network.graph import (
+    Add,
+    AvgPool,
+    BatchNorm,
+    Concat,
+    Conv,
+    Flatten,
+    Linear,
+    MaxPool,
+    Network,
+    Normalize,
+    Permute,
+    ReLU,
+    Reshape,
+    Step,
+)
+from acert_zoo.network.rule_table import RuleTable
+from acert_zoo.network.traversal import backward
 
 
 def backward_margins(network: Network, box: Interval, labels: Tensor, preactivations: list[Ball]) -> Tensor:
@@ -29,43 +48,59 @@ def backward_margins(network: Network, box: Interval, labels: Tensor, preactivat
     head = network.head
     with torch.no_grad():  # only the shapes of the values are needed
         shapes = [v.shape[1:] for v in network.run(box.lower[:1])]
-    n, k = len(labels), network.num_classes
     rows = head.weight[labels].unsqueeze(1) - head.weight.unsqueeze(0)  # [N, K, features]
     offset = head.bias[labels].unsqueeze(1) - head.bias.unsqueeze(0)  # [N, K]
-    coefficients: dict[int, Tensor] = {head.inputs[0]: rows}
-    boxes = iter(reversed(preactivations))
-    for index in range(len(network.steps) - 2, -1, -1):
-        step = network.steps[index]
-        ball = next(boxes) if isinstance(step, ReLU) else None
-        a = coefficients.pop(index + 1, None)
-        if a is None:  # a value that no later step reads
-            continue
-        if ball is not None:
-            a, constant = _through_relu(a, ball)
-            offset = offset + constant
-        elif isinstance(step, Linear):
-            offset = offset + a @ step.bias
-            a = a @ step.weight
-        elif isinstance(step, Conv):
-            offset = offset + a.sum(dim=(3, 4)) @ step.bias
-            a = _through_conv(a, step, shapes[step.inputs[0]])
-        elif isinstance(step, AvgPool):
-            a = _through_conv(a, _as_conv(step, a), shapes[step.inputs[0]])
-        elif isinstance(step, Flatten):
-            a = a.reshape(n, k, *shapes[step.inputs[0]])
-        elif isinstance(step, Normalize):
-            shape = (1, 1, -1) + (1,) * (a.dim() - 3)
-            a = a / step.std.to(a.dtype).view(shape)
-            offset = offset - (a * step.mean.to(a.dtype).view(shape)).flatten(2).sum(2)
-        elif not isinstance(step, Add):
-            raise UnsupportedLayerError(f"no CROWN-IBP rule for step {step.name!r} ({type(step).__name__})")
-        for source in step.inputs:
-            coefficients[source] = coefficients[source] + a if source in coefficients else a
-    a = coefficients[0].flatten(2)
+    relus = [index for index, step in enumerate(network.steps) if isinstance(step, ReLU)]
+    balls = dict(zip(relus, preactivations, strict=True))
+
+    def rule(index: int, step: Step, a: Tensor) -> list[Tensor]:
+        nonlocal offset
+        a, constant = RULES[step](step, a, shapes[step.inputs[0]], balls.get(index))
+        offset = offset if constant is None else offset + constant
+        return [a] * len(step.inputs)
+
+    found = backward(network, head.inputs[0], rows, rule, lambda index, a, b: a + b)
+    if found is None:
+        raise UnsupportedLayerError("the logits do not depend on the image: there is nothing to bound")
+    a = found.flatten(2)
     center, radius = ((box.lower + box.upper) / 2).flatten(1), ((box.upper - box.lower) / 2).flatten(1)
     value = torch.bmm(a, center.unsqueeze(2)) - torch.bmm(a.abs(), radius.unsqueeze(2))
     bounds = value.squeeze(2) + offset
     return bounds.scatter(1, labels.unsqueeze(1), 0.0)  # t = y exactly, where the relaxation gives 0 up to rounding
+
+
+Pulled = tuple[Tensor, Tensor | None]  # coefficients [N, K, *input], constant [N, K] or None for 0
+
+
+def _relu(step: ReLU, a: Tensor, shape: torch.Size, ball: Ball | None) -> Pulled:
+    assert ball is not None, "every ReLU has a box"
+    return _through_relu(a, ball)
+
+
+def _linear(step: Linear, a: Tensor, shape: torch.Size, ball: Ball | None) -> Pulled:
+    return a @ step.weight, a @ step.bias
+
+
+def _conv(step: Conv, a: Tensor, shape: torch.Size, ball: Ball | None) -> Pulled:
+    return _through_conv(a, step, shape), a.sum(dim=(3, 4)) @ step.bias
+
+
+def _avg_pool(step: AvgPool, a: Tensor, shape: torch.Size, ball: Ball | None) -> Pulled:
+    return _through_conv(a, _as_conv(step, a), shape), None
+
+
+def _flatten(step: Flatten, a: Tensor, shape: torch.Size, ball: Ball | None) -> Pulled:
+    return a.reshape(*a.shape[:2], *shape), None
+
+
+def _normalize(step: Normalize, a: Tensor, shape: torch.Size, ball: Ball | None) -> Pulled:
+    channels = (1, 1, -1) + (1,) * (a.dim() - 3)
+    a = a / step.std.to(a.dtype).view(channels)
+    return a, -(a * step.mean.to(a.dtype).view(channels)).flatten(2).sum(2)
+
+
+def _add(step: Add, a: Tensor, shape: torch.Size, ball: Ball | None) -> Pulled:
+    return a, None
 
 
 def _through_relu(a: Tensor, ball: Ball) -> tuple[Tensor, Tensor]:
@@ -107,3 +142,22 @@ def _as_conv(step: AvgPool, like: Tensor) -> Conv:
         padding=step.padding,
         groups=channels,
     )
+
+
+_NOT_TRAINED = "no architecture of the zoo that is trained with CROWN-IBP has one"
+RULES: RuleTable[Callable[..., Pulled]] = RuleTable(  # (step, A, shape of its input, box of a ReLU's input)
+    "CROWN-IBP",
+    {
+        ReLU: _relu,
+        Linear: _linear,
+        Conv: _conv,
+        AvgPool: _avg_pool,
+        Flatten: _flatten,
+        Normalize: _normalize,
+        Add: _add,
+    },
+    {
+        BatchNorm: "fold it",
+        **dict.fromkeys((MaxPool, Reshape, Permute, Concat), _NOT_TRAINED),
+    },
+)

@@ -1,7 +1,7 @@
 """The exact box of an attack: float32 images x' with |x' - x|_inf <= eps in real arithmetic, and 0 <= x' <= 1.
 
 x, x' are float32 and eps is a float64, so x' - x need not fit a float64 (1 - 2^-149 does not). `_difference` gives it
-as an unevaluated sum s + e of two float64 numbers (Knuth's TwoSum, exact without overflow). With s = fl(d) for
+as an unevaluated sum s + e of two float64 numbers (`two_sum`). With s = fl(d) for
 d = |x' - x|, rounding being monotone: d <= eps iff s < eps, or s = eps and the error of s is not positive.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.exact_numbers import parse_eps, round_down
+from acert_zoo.exact_numbers import parse_eps, round_down, two_sum
 
 Eps = Tensor | str | float | Fraction
 
@@ -36,10 +36,7 @@ class Box(NamedTuple):
 
 def _difference(points: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     """(s, e) float64 with |x' - x| = s + e exactly and s = fl(|x' - x|)."""
-    a, c = points.double(), -images.double()
-    s = a + c
-    v = s - a
-    e = (a - (s - v)) + (c - v)
+    s, e = two_sum(points.double(), -images.double())
     return s.abs(), torch.where(s < 0, -e, e)
 
 

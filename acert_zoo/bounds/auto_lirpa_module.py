@@ -7,10 +7,12 @@ the layers that all releases of auto-LiRPA convert.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from acert_zoo.errors import UnsupportedLayerError
 from acert_zoo.network.graph import (
     Add,
     AvgPool,
@@ -25,8 +27,8 @@ from acert_zoo.network.graph import (
     Permute,
     ReLU,
     Reshape,
-    Step,
 )
+from acert_zoo.network.rule_table import RuleTable
 
 
 class LirpaModule(nn.Module):
@@ -39,7 +41,7 @@ class LirpaModule(nn.Module):
         self.normalize = first if isinstance(first, Normalize) and uses == 1 else None
         self.steps = network.steps[1:] if self.normalize is not None else network.steps
         self.start = 1 if self.normalize is not None else 0
-        self.operations = nn.ModuleList(_layer(step) for step in self.steps)
+        self.operations = nn.ModuleList(LAYERS[step](step) for step in self.steps)
 
     def box(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         """The module's input box for a box of pixels."""
@@ -83,37 +85,37 @@ class _PerChannel(nn.Module):
         return self.vectors(x) if x.dim() == 2 else self.images(x)
 
 
-def _layer(step: Step) -> nn.Module:
-    if isinstance(step, Conv):
-        out, per_group, height, width = step.weight.shape
-        conv = nn.Conv2d(
-            per_group * step.groups, out, (height, width), step.stride, step.padding, step.dilation, step.groups
-        )
-        return _load(conv, step.weight, step.bias)
-    if isinstance(step, Linear):
-        return _load(nn.Linear(step.weight.shape[1], step.weight.shape[0]), step.weight, step.bias)
-    if isinstance(step, (BatchNorm, Normalize)):
-        if isinstance(step, BatchNorm):
-            scale, shift = step.scale_shift(step.mean, step.var)
-        else:
-            scale, shift = 1 / step.std, -step.mean / step.std
-        return _PerChannel(scale, shift)
-    if isinstance(step, ReLU):
-        return nn.ReLU()
-    if isinstance(step, Flatten):
-        return nn.Flatten()
-    if isinstance(step, MaxPool):
-        return nn.MaxPool2d(step.kernel_size, step.stride, step.padding)
-    if isinstance(step, AvgPool):
-        return nn.AvgPool2d(step.kernel_size, step.stride, step.padding)
-    if isinstance(step, Add):
-        return _Sum()
-    if isinstance(step, (Reshape, Permute, Concat)):
-        return _Rearrange(step)
-    raise UnsupportedLayerError(f"auto-LiRPA gets no layer for step {step.name!r} ({type(step).__name__})")
+def _conv(step: Conv) -> nn.Module:
+    out, per_group, height, width = step.weight.shape
+    settings = (step.stride, step.padding, step.dilation, step.groups)
+    return _load(nn.Conv2d(per_group * step.groups, out, (height, width), *settings), step.weight, step.bias)
+
+
+def _linear(step: Linear) -> nn.Module:
+    return _load(nn.Linear(step.weight.shape[1], step.weight.shape[0]), step.weight, step.bias)
 
 
 def _load(layer: nn.Module, weight: Tensor, bias: Tensor) -> nn.Module:
     layer.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format), requires_grad=False)
     layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
     return layer
+
+
+LAYERS: RuleTable[Callable[[Any], nn.Module]] = RuleTable(
+    "auto-LiRPA",
+    {
+        Conv: _conv,
+        Linear: _linear,
+        BatchNorm: lambda step: _PerChannel(*step.scale_shift(step.mean, step.var)),
+        Normalize: lambda step: _PerChannel(1 / step.std, -step.mean / step.std),
+        ReLU: lambda step: nn.ReLU(),
+        Flatten: lambda step: nn.Flatten(),
+        MaxPool: lambda step: nn.MaxPool2d(step.kernel_size, step.stride, step.padding),
+        AvgPool: lambda step: nn.AvgPool2d(step.kernel_size, step.stride, step.padding),
+        Add: lambda step: _Sum(),
+        Reshape: _Rearrange,
+        Permute: _Rearrange,
+        Concat: _Rearrange,
+    },
+    {},
+)

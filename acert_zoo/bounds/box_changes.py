@@ -37,10 +37,9 @@ away again: no bound.
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -48,15 +47,35 @@ from torch import Tensor
 
 from acert_zoo.bounds import preconditions
 from acert_zoo.bounds.blocked_sums import blocked_linear
+from acert_zoo.bounds.directed_rounding import U32, down, gamma, up
 from acert_zoo.bounds.ibp import Interval
-from acert_zoo.bounds.preconditions import U32
-from acert_zoo.bounds.real_sound import Head, by_label, down, gamma, per_channel, up
-from acert_zoo.network.graph import Affine, Flatten, Linear, Network, Normalize, Permute, ReLU, Reshape, Step
+from acert_zoo.bounds.margin_rows import MarginRows, by_label
+from acert_zoo.bounds.real_sound import per_channel
+from acert_zoo.network.graph import (
+    Add,
+    Affine,
+    AvgPool,
+    BatchNorm,
+    Concat,
+    Conv,
+    Flatten,
+    Linear,
+    MaxPool,
+    Network,
+    Normalize,
+    Permute,
+    ReLU,
+    Reshape,
+)
+from acert_zoo.network.rule_table import RuleTable
 from acert_zoo.rounding import RoundingLevel
 
-HEAD, STORED, FLOOR, LARGEST = 2.0**-19, 2.0**-21, 2.0**-120, 2.0**126
+HEAD = 2.0**-19  # 32U: the 4U of P and Q, and the head's own roundings
+STORED = 2.0**-21  # 8U: ends are rounded to float32 when they are stored, and doubled when they are read
+FLOOR = 2.0**-120  # above what the head's products lose to underflow
+LARGEST = 2.0**126  # float32 sums beyond it may have overflowed
+LONGEST = 2.0**-6  # g32(n + 2) up to which the rules' e <= 2^-5 holds
 _AT_A_TIME = 72  # images
-_REARRANGED = (Flatten, Reshape, Permute)
 
 
 class Anchor:
@@ -68,7 +87,7 @@ class Anchor:
         lower, upper: float32, rounded to nearest, of each ReLU's input.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, eps: Tensor, head: Head) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, eps: Tensor, head: MarginRows) -> None:
         self.images, self.labels, self.eps, self.head = images, labels, eps, head
         self.margins = torch.empty(0, dtype=torch.float64)
         self.lower: dict[int, Tensor] = {}
@@ -97,11 +116,8 @@ class BoxChange:
     """
 
     def __init__(self, network: Network) -> None:
-        self._steps = [_prepared(step) for step in network.steps[:-1]]
-        self.loss = 1 + HEAD
-        for step in self._steps:
-            self.loss *= 1 + step.outward if isinstance(step, _Map) else 1
-        self.loss -= 1
+        self._rules = [RULES[step](step) for step in network.steps[:-1]]
+        self.loss = (1 + HEAD) * math.prod(1 + rule.outward for rule in self._rules) - 1
 
     @classmethod
     def of(cls, network: Network, level: str) -> BoxChange | None:
@@ -110,22 +126,23 @@ class BoxChange:
         That is: other levels than real-sound, graphs that are no chain, other layers, weights that float32 may flush
         to zero, settings of torch under which its float32 products are no plain sums.
         """
-        steps, affine = network.steps, False
+        steps, after_affine = network.steps, False
         if level != RoundingLevel.REAL_SOUND or any(step.inputs != (index,) for index, step in enumerate(steps)):
             return None
         for index, step in enumerate(steps):
-            suits = isinstance(step, (Affine, *_REARRANGED)) or (isinstance(step, Normalize) and index == 0)
-            if not (suits or (isinstance(step, ReLU) and affine)):
+            if step not in RULES or (isinstance(step, Normalize) and index > 0):
+                return None
+            # a ReLU needs ends that are bounds to the last digit, as only affine steps give them
+            if isinstance(step, ReLU) and not after_affine:
                 return None
             if isinstance(step, Affine) and (
                 # 2^-149 / 2 is 0, which is no subnormal: both are looked at
                 bool(preconditions.has_subnormal(step.weight))
                 or bool(preconditions.has_subnormal(step.weight / 2))
-                or gamma(step.inner_length + 2, U32) > 2.0**-6
+                or gamma(step.inner_length + 2, U32) > LONGEST
             ):
                 return None
-            # a ReLU needs ends that are bounds to the last digit, as only affine steps give them
-            affine = isinstance(step, Affine) or (affine and not isinstance(step, ReLU))
+            after_affine = isinstance(step, Affine) or (after_affine and not isinstance(step, ReLU))
         return cls(network) if preconditions.deployed_claimable() else None
 
     @torch.no_grad()
@@ -149,34 +166,12 @@ class BoxChange:
     def _change(self, anchor: Anchor, index: Tensor, eps: Tensor, growing: bool) -> Tensor:
         """Lower bounds [m, K] of how much the margins change."""
         upper, lower = _input_change(anchor.images[index].double(), anchor.eps[index], eps, growing)
+        for number, rule in enumerate(self._rules):
+            upper, lower = rule(upper, lower, _Where(anchor, index, number, growing))
         sign = 1 if growing else -1
-        for number, step in enumerate(self._steps):
-            if isinstance(step, Normalize):
-                std = per_channel(step.std, upper)
-                upper, lower = upper / std, lower / std
-            elif isinstance(step, _Map):
-                if upper.dtype == torch.float64:
-                    upper, lower = upper.float(), lower.float()
-                sums = step.spread(upper + lower).mul_(1 + sign * step.outward).add_(sign * step.flushed)
-                differences = step.center(upper.sub_(lower))
-                if not float(sums.max()) <= LARGEST:
-                    sums = sums.masked_fill(~(sums <= LARGEST), torch.nan)
-                upper, lower = sums + differences, sums.sub_(differences)
-                if not growing:
-                    upper, lower = upper.relu_(), lower.relu_()
-            elif isinstance(step, ReLU):
-                low, high = anchor.lower[number][index], anchor.upper[number][index]
-                if growing:
-                    upper = upper.add_(high.clamp_(max=0), alpha=2 * (1 - STORED)).relu_()
-                    lower = torch.minimum(lower, low.relu_().mul_(2 * (1 + STORED)))
-                else:
-                    upper = torch.minimum(upper, high.relu_().mul_(2 * (1 - STORED)))
-                    lower = lower.add_(low.clamp_(max=0), alpha=2 * (1 + STORED)).relu_()
-            else:
-                upper, lower = step(upper), step(lower)
         return self._margin_change(anchor.head, upper.double(), lower.double(), anchor.labels[index], sign)
 
-    def _margin_change(self, head: Head, upper: Tensor, lower: Tensor, labels: Tensor, sign: int) -> Tensor:
+    def _margin_change(self, head: MarginRows, upper: Tensor, lower: Tensor, labels: Tensor, sign: int) -> Tensor:
         out = upper.new_empty(len(upper), len(head.bias))
         for label, chosen in by_label(labels):
             rows, absolute, _, _ = head.rows(label)
@@ -186,30 +181,80 @@ class BoxChange:
         return out
 
 
-@dataclass(frozen=True)
-class _Map:
-    """An affine step with halved weights: B' = center(B), A" = (1 +- outward) spread(A) +- flushed."""
+class _Where(NamedTuple):
+    """Whose change passes through a step, and in which direction."""
 
-    center: Callable[[Tensor], Tensor]
-    spread: Callable[[Tensor], Tensor]
-    outward: float  # |f - 1|
-    flushed: float  # 4F
+    anchor: Anchor
+    rows: Tensor  # which of the anchor's images
+    number: int  # of the step
+    growing: bool
 
 
-def _prepared(step: Step) -> Step | _Map:
-    """A step with copies of its tensors; later changes of the network are not seen."""
-    if isinstance(step, Normalize):
-        return dataclasses.replace(step, std=step.std.double())
-    if not isinstance(step, Affine):
-        return step
-    weight = step.weight / 2
-    absolute, n = weight.abs(), step.inner_length
-    depth, center, spread = n, _plain(step, weight), _plain(step, absolute)
-    if isinstance(step, Linear):
-        center, spread, depth = blocked_linear(weight, torch.zeros_like(step.bias))
-    outward = 2.1 * (gamma(depth + 2, U32) + 5 * U32) + 20 * U32
-    flushed = 4 * ((2 * n + 2) * 2.0**-125 + 2.0**-122 * float(absolute.flatten(1).double().sum(1).max()))
-    return _Map(center, spread, outward, flushed)
+class _Rule:
+    """How P and Q pass through one step: copies of its tensors, so that later changes of the network are not seen.
+
+    Attributes:
+        outward: |f - 1| of the rules above, 0 where nothing is rounded.
+    """
+
+    outward = 0.0
+
+    def __init__(self, step: Any) -> None:
+        self.step = step
+
+    def __call__(self, upper: Tensor, lower: Tensor, where: _Where) -> tuple[Tensor, Tensor]:
+        """(P, Q) of the output."""
+        raise NotImplementedError
+
+
+class _NormalizeRule(_Rule):
+    def __init__(self, step: Normalize) -> None:
+        super().__init__(step)
+        self.std = step.std.double()
+
+    def __call__(self, upper: Tensor, lower: Tensor, where: _Where) -> tuple[Tensor, Tensor]:
+        std = per_channel(self.std, upper)
+        return upper / std, lower / std
+
+
+class _AffineRule(_Rule):
+    """With halved weights: B' = center(B), A" = (1 +- outward) spread(A) +- flushed."""
+
+    def __init__(self, step: Affine) -> None:
+        super().__init__(step)
+        weight = step.weight / 2
+        absolute, n = weight.abs(), step.inner_length
+        depth, self.center, self.spread = n, _plain(step, weight), _plain(step, absolute)
+        if isinstance(step, Linear):
+            self.center, self.spread, depth = blocked_linear(weight, torch.zeros_like(step.bias))
+        self.outward = 2.1 * (gamma(depth + 2, U32) + 5 * U32) + 20 * U32
+        self.flushed = 4 * ((2 * n + 2) * 2.0**-125 + 2.0**-122 * float(absolute.flatten(1).double().sum(1).max()))
+
+    def __call__(self, upper: Tensor, lower: Tensor, where: _Where) -> tuple[Tensor, Tensor]:
+        if upper.dtype == torch.float64:
+            upper, lower = upper.float(), lower.float()
+        sign = 1 if where.growing else -1
+        sums = self.spread(upper + lower).mul_(1 + sign * self.outward).add_(sign * self.flushed)
+        differences = self.center(upper.sub_(lower))
+        if not float(sums.max()) <= LARGEST:
+            sums = sums.masked_fill(~(sums <= LARGEST), torch.nan)
+        upper, lower = sums + differences, sums.sub_(differences)
+        return (upper, lower) if where.growing else (upper.relu_(), lower.relu_())
+
+
+class _ReLURule(_Rule):
+    def __call__(self, upper: Tensor, lower: Tensor, where: _Where) -> tuple[Tensor, Tensor]:
+        low, high = (ends[where.number][where.rows] for ends in (where.anchor.lower, where.anchor.upper))
+        if where.growing:
+            upper = upper.add_(high.clamp_(max=0), alpha=2 * (1 - STORED)).relu_()
+            return upper, torch.minimum(lower, low.relu_().mul_(2 * (1 + STORED)))
+        upper = torch.minimum(upper, high.relu_().mul_(2 * (1 - STORED)))
+        return upper, lower.add_(low.clamp_(max=0), alpha=2 * (1 + STORED)).relu_()
+
+
+class _RearrangingRule(_Rule):
+    def __call__(self, upper: Tensor, lower: Tensor, where: _Where) -> tuple[Tensor, Tensor]:
+        return self.step(upper), self.step(lower)
 
 
 def _plain(step: Any, weight: Tensor) -> Callable[[Tensor], Tensor]:
@@ -221,3 +266,18 @@ def _input_change(x: Tensor, begin: Tensor, end: Tensor, growing: bool) -> tuple
     begin, end = (eps.view(-1, *(1,) * (x.dim() - 1)) for eps in (begin, end))
     small, large, above = (begin, end, up(1 - x)) if growing else (end, begin, down(1 - x))
     return tuple((torch.minimum(room, large) - small).clamp_(min=0).mul_(2) for room in (above, x))  # type: ignore[return-value]
+
+
+_NO_CHAIN = "a step of several inputs, which no chain has"
+_NOT_DERIVED = "its change is not derived: every eps is proved in float64"
+RULES: RuleTable[type[_Rule]] = RuleTable(
+    "box change",
+    {
+        Normalize: _NormalizeRule,
+        Linear: _AffineRule,
+        Conv: _AffineRule,
+        ReLU: _ReLURule,
+        **dict.fromkeys((Flatten, Reshape, Permute), _RearrangingRule),
+    },
+    {Add: _NO_CHAIN, Concat: _NO_CHAIN, **dict.fromkeys((AvgPool, MaxPool, BatchNorm), _NOT_DERIVED)},
+)

@@ -248,8 +248,8 @@ def climb(evaluate: Callable[[float], float], start: float, rtol: float = RTOL) 
             share = share if 0 < share < 1 else 0.5
             point = low + min(max(share * 0.98, 0.1), 0.9) * (high - low) if high > low * (1 + 4 * rtol) else high
             point = 0.5 * (low + high) if not low < point < high else point
-        ends = (max(point, LEAST), max(low, LEAST), min(high, 1 + rtol))
-        point = float(project(*(torch.tensor([end], dtype=torch.float64) for end in ends), rtol, left))
+        ends = torch.tensor([max(point, LEAST), max(low, LEAST), min(high, 1 + rtol)], dtype=torch.float64)
+        point = float(project(ends[0], ends[1], ends[2], rtol, left))
 
 
 class _Prover:

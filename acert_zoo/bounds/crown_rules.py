@@ -5,17 +5,16 @@ Coefficients have shape [S, *value], one row per claim; boxes have shape [1, *va
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from acert_zoo.bounds.directed_rounding import U64, down, gamma, up
 from acert_zoo.bounds.ibp import Interval
-from acert_zoo.bounds.preconditions import U64, inner_length
-from acert_zoo.bounds.real_sound import TINY, down, gamma, per_channel, up
-from acert_zoo.errors import UnsupportedLayerError
+from acert_zoo.bounds.real_sound import TINY, per_channel
 from acert_zoo.network.graph import (
     Add,
     Affine,
@@ -25,13 +24,14 @@ from acert_zoo.network.graph import (
     Conv,
     Flatten,
     Linear,
+    MaxPool,
+    Normalize,
     Permute,
     ReLU,
     Reshape,
     Step,
 )
-
-_COVERED = (Conv, Linear, AvgPool, BatchNorm, ReLU, Add, Flatten, Reshape, Permute, Concat)
+from acert_zoo.network.rule_table import RuleTable
 
 
 class Claim(NamedTuple):
@@ -41,9 +41,8 @@ class Claim(NamedTuple):
     beta: Tensor
 
 
-def covered(step: Step) -> bool:
-    """Whether `pull` has a rule for the step; other values are concretised."""
-    return type(step) in _COVERED
+Boxes = Sequence[Interval]
+Pulled = tuple[list[Tensor], Tensor]
 
 
 def factor(terms: int) -> float:
@@ -100,29 +99,6 @@ def accumulate(a: Tensor, b: Tensor, beta: Tensor, box: Interval) -> tuple[Tenso
     return total, pay(beta, 4 * U64 * inner(total.abs(), magnitude(box)), box)
 
 
-def pull(step: Step, claim: Claim, boxes: list[Interval], slopes: Tensor | None) -> tuple[list[Tensor], Tensor]:
-    """Coefficients for each of the step's inputs, and the new beta."""
-    a, beta = claim
-    x = boxes[0]
-    if isinstance(step, ReLU):
-        a, beta = relu(claim, x, slopes)
-        return [a], beta
-    if isinstance(step, Add):
-        return [a, a], beta
-    if isinstance(step, Concat):
-        return list(a.split([b.lower.shape[step.dim] for b in boxes], dim=step.dim)), beta
-    if isinstance(step, Permute):
-        inverse = [step.dims.index(i) for i in range(len(step.dims))]
-        return [a.permute(inverse).contiguous()], beta
-    if isinstance(step, (Flatten, Reshape)):
-        return [a.reshape(len(a), *x.lower.shape[1:])], beta
-    if isinstance(step, BatchNorm):
-        return _batchnorm(step, claim, x)
-    if isinstance(step, (Affine, AvgPool)):
-        return _affine(step, claim, x)
-    raise UnsupportedLayerError(f"no backward rule for step {step.name!r} ({type(step).__name__})")
-
-
 def default_slopes(x: Interval) -> Tensor:
     """1 where the neuron is more positive than negative, else 0: the smaller triangle."""
     return (x.upper > -x.lower).to(x.lower.dtype)
@@ -145,36 +121,64 @@ def relu(claim: Claim, x: Interval, slopes: Tensor | None) -> Claim:
     return Claim(new, pay(beta, excess.flatten(1).sum(1) * (1 + 4 * gamma(a[0].numel() + 8, U64)), x))
 
 
-def _affine(step: Affine | AvgPool, claim: Claim, x: Interval) -> tuple[list[Tensor], Tensor]:
-    a, beta = claim
-    size, outputs = magnitude(x), a[0].numel()
-    if isinstance(step, AvgPool):
-        length = inner_length(step)
-        channels = x.lower.shape[1]
-        ones = torch.ones(channels, 1, *step.kernel_size, dtype=a.dtype)
-        new = _conv_back(a, ones, step.stride, step.padding, (1, 1), channels, x.lower.shape) / length
-        error, amount, products = step(size), torch.zeros_like(beta), length + 1
-    else:
-        error = step.map(size, step.abs_weight, step.bias.abs())
-        amount = inner(a, per_channel(step.bias, a))
-        if isinstance(step, Conv):
-            products = step.weight.shape[0] // step.groups * step.weight[0, 0].numel()
-            new = _conv_back(a, step.weight, step.stride, step.padding, step.dilation, step.groups, x.lower.shape)
-        else:
-            products = step.weight.shape[0]
-            new = a @ step.weight
-    k = factor(max(products, outputs, inner_length(step)))
-    return [new], pay(gain(beta, amount), k * inner(a.abs(), error + TINY), x)
+def _linear(step: Linear, claim: Claim, boxes: Boxes, slopes: Tensor | None) -> Pulled:
+    return _affine(step, claim, boxes[0], claim.coefficients @ step.weight, step.weight.shape[0])
 
 
-def _batchnorm(step: BatchNorm, claim: Claim, x: Interval) -> tuple[list[Tensor], Tensor]:
+def _conv(step: Conv, claim: Claim, boxes: Boxes, slopes: Tensor | None) -> Pulled:
+    a, shape = claim.coefficients, boxes[0].lower.shape
+    new = _conv_back(a, step.weight, step.stride, step.padding, step.dilation, step.groups, shape)
+    return _affine(step, claim, boxes[0], new, step.weight.shape[0] // step.groups * step.weight[0, 0].numel())
+
+
+def _affine(step: Affine, claim: Claim, x: Interval, new: Tensor, products: int) -> Pulled:
+    """`new`: W^T A, of so many products."""
     a, beta = claim
+    error = step.map(magnitude(x), step.abs_weight, step.bias.abs())
+    k = factor(max(products, a[0].numel(), step.inner_length))
+    return [new], pay(gain(beta, inner(a, per_channel(step.bias, a))), k * inner(a.abs(), error + TINY), x)
+
+
+def _avg_pool(step: AvgPool, claim: Claim, boxes: Boxes, slopes: Tensor | None) -> Pulled:
+    (a, beta), (x,), n = claim, boxes, step.inner_length
+    channels = x.lower.shape[1]
+    ones = torch.ones(channels, 1, *step.kernel_size, dtype=a.dtype)
+    new = _conv_back(a, ones, step.stride, step.padding, (1, 1), channels, x.lower.shape) / n
+    k = factor(max(n + 1, a[0].numel()))
+    return [new], pay(gain(beta, torch.zeros_like(beta)), k * inner(a.abs(), step(magnitude(x)) + TINY), x)
+
+
+def _batchnorm(step: BatchNorm, claim: Claim, boxes: Boxes, slopes: Tensor | None) -> Pulled:
+    (a, beta), (x,) = claim, boxes
     scale = per_channel(step.gamma / torch.sqrt(step.var + step.epsilon), a)
     mean, shift = per_channel(step.mean, a), per_channel(step.beta, a)
     new = a * scale
     error = scale.abs() * (magnitude(x) + mean.abs()) + shift.abs()
     amount = inner(a, shift) - inner(new, mean)
     return [new], pay(gain(beta, amount), factor(2 * a[0].numel()) * inner(a.abs(), error + TINY), x)
+
+
+def _relu(step: ReLU, claim: Claim, boxes: Boxes, slopes: Tensor | None) -> Pulled:
+    a, beta = relu(claim, boxes[0], slopes)
+    return [a], beta
+
+
+def _add(step: Add, claim: Claim, boxes: Boxes, slopes: Tensor | None) -> Pulled:
+    return [claim.coefficients, claim.coefficients], claim.beta
+
+
+def _concat(step: Concat, claim: Claim, boxes: Boxes, slopes: Tensor | None) -> Pulled:
+    return list(claim.coefficients.split([b.lower.shape[step.dim] for b in boxes], dim=step.dim)), claim.beta
+
+
+def _permute(step: Permute, claim: Claim, boxes: Boxes, slopes: Tensor | None) -> Pulled:
+    inverse = [step.dims.index(i) for i in range(len(step.dims))]
+    return [claim.coefficients.permute(inverse).contiguous()], claim.beta
+
+
+def _reshape(step: Step, claim: Claim, boxes: Boxes, slopes: Tensor | None) -> Pulled:
+    a = claim.coefficients
+    return [a.reshape(len(a), *boxes[0].lower.shape[1:])], claim.beta
 
 
 def _conv_back(
@@ -192,3 +196,32 @@ def _conv_back(
         for d in (0, 1)
     ]
     return F.conv_transpose2d(a, weight, None, stride, padding, missing, groups, dilation)
+
+
+_CONCRETISED = "its output is bounded by its box"
+RULES: RuleTable[Callable[..., Pulled]] = RuleTable(
+    "backward",
+    {
+        Linear: _linear,
+        Conv: _conv,
+        AvgPool: _avg_pool,
+        BatchNorm: _batchnorm,
+        ReLU: _relu,
+        Add: _add,
+        Concat: _concat,
+        Permute: _permute,
+        Flatten: _reshape,
+        Reshape: _reshape,
+    },
+    {Normalize: _CONCRETISED, MaxPool: _CONCRETISED},
+)
+
+
+def covered(step: Step) -> bool:
+    """Whether `pull` has a rule for the step; a claim about another one's output is concretised."""
+    return step in RULES
+
+
+def pull(step: Step, claim: Claim, boxes: Boxes, slopes: Tensor | None) -> Pulled:
+    """Coefficients for each of the step's inputs, whose boxes are `boxes`, and the new beta."""
+    return RULES[step](step, claim, boxes, slopes)

@@ -41,27 +41,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from acert_zoo.bounds.directed_rounding import U32, down, gamma, up
 from acert_zoo.bounds.ibp import Interval
-from acert_zoo.bounds.preconditions import U32, inner_length
+from acert_zoo.bounds.margin_rows import MarginRows, by_label
 from acert_zoo.bounds.real_sound import (
     AffineMap,
-    Head,
     RealSound,
     Terms,
     add_boxes,
-    by_label,
     center_radius,
-    down,
-    gamma,
     normalize_box,
     per_channel,
     real_sound_terms,
-    up,
 )
 from acert_zoo.network.graph import Linear, Normalize
 
 LARGEST = 2.0**126  # nothing the program adds up may exceed it
 FLUSH = 2.0**-126  # the smallest normal float32: what flush-to-zero may lose
+UNDERFLOW = 2.0**-125  # what one operation of a sum may lose to underflow, with the later roundings of that
+NORMALIZE_ERROR = 2.0**-22  # two roundings: (1 + U)^2 - 1 = 2U + U^2
+NORMALIZE_FLUSH = 2.0**-124  # x', x' - mean and the result may be flushed; the first two are divided by std
+ADD_ERROR = 2.0**-23  # one rounding, U |a + b|, and that of our own end
+LOGITS_UNDERFLOW = 2.0**-123  # of two logits, each 2^-125 an operation, doubled for the roundings of the difference
+LOGITS_LOOSE = 2.0**-40  # above the roundings of the error's own operations
 
 
 def deployed_terms(n: int, depth: int, constant: float, *, pooling: bool = False) -> Terms:
@@ -76,7 +78,7 @@ def deployed_terms(n: int, depth: int, constant: float, *, pooling: bool = False
         dev=real.dev,
         bias=real.bias + q,
         tiny=real.tiny + FLUSH,
-        floor=(2 * n + 2) * 2.0**-125,
+        floor=(2 * n + 2) * UNDERFLOW,
     )
 
 
@@ -97,7 +99,7 @@ def widen(x: Interval, relative: float, absolute: Tensor | float) -> Interval:
 def logit_error(h: Tensor, label: int, n: int) -> Tensor:
     """At most how far the float32 f_y - f_t can be from its real value, [N, K], from H [N, K]."""
     q = gamma(n + 2, U32)
-    return (q * (h[:, label : label + 1] + h)) * (1 + 2.0**-40) + (2 * n + 2) * 2.0**-123
+    return (q * (h[:, label : label + 1] + h)) * (1 + LOGITS_LOOSE) + (2 * n + 2) * LOGITS_UNDERFLOW
 
 
 class Float32Deployed(RealSound):
@@ -112,27 +114,24 @@ class Float32Deployed(RealSound):
 
     def normalize(self, step: Normalize, x: Interval, alive: Tensor) -> Interval:
         mean, std = per_channel(step.mean, x.lower), per_channel(step.std, x.lower)
-        out = widen(normalize_box(x, mean, std), 2.0**-22, 2.0**-124 * torch.clamp(1 / std, min=1.0))
+        out = widen(normalize_box(x, mean, std), NORMALIZE_ERROR, NORMALIZE_FLUSH * torch.clamp(1 / std, min=1.0))
         alive &= fits(out) & bool((mean.abs() <= LARGEST).all())
         return out
 
     def add(self, a: Interval, b: Interval, alive: Tensor) -> Interval:
-        out = widen(add_boxes(a, b), 2.0**-23, 2.0**-125)
+        out = widen(add_boxes(a, b), ADD_ERROR, UNDERFLOW)
         alive &= fits(a) & fits(b) & fits(out)
         return out
 
-    def head(self, head: Linear) -> Head:
-        return DeployedHead(head, self)
 
-
-class DeployedHead(Head):
+class DeployedMarginRows(MarginRows):
     """Margins of the float32 logits."""
 
-    def __init__(self, head: Linear, rules: RealSound) -> None:
-        super().__init__(head, rules)
+    def __init__(self, head: Linear, constant: float) -> None:
+        super().__init__(head, constant)
         self.absolute, self.abs_bias = self.weight.abs(), self.bias.abs()
         self.largest_sum, self.largest_bias = float(self.absolute.sum(1).max()), float(self.abs_bias.max())
-        self.n = inner_length(head)
+        self.n = head.inner_length
 
     def make_terms(self, n: int, constant: float) -> Terms:
         real = real_sound_terms(n, constant)

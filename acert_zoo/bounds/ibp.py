@@ -18,20 +18,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from acert_zoo.errors import UnsupportedLayerError
 from acert_zoo.network.graph import (
     Add,
     Affine,
     AvgPool,
     BatchNorm,
+    Concat,
+    Conv,
     Flatten,
     Linear,
-    Monotone,
+    MaxPool,
     Network,
+    Normalize,
     Permute,
     ReLU,
     Reshape,
+    Step,
 )
+from acert_zoo.network.rule_table import RuleTable
+from acert_zoo.network.traversal import forward
 
 
 class Interval(NamedTuple):
@@ -91,32 +96,23 @@ def propagate(
         preactivations: bounds at each ReLU's input are appended to it.
         relu: another program for the box of relu(x), such as a compiled one of a training step.
     """
-    values: list[Any] = [box]
     own = frozenset() if preactivations is not None or torch.is_grad_enabled() else network.overwritable
-    for index, step in enumerate(network.steps[:-1]):
-        inputs: list[Interval | Ball] = [values[i] for i in step.inputs]
-        if isinstance(step, ReLU) and preactivations is not None:
+
+    def rule(index: int, step: Step, inputs: list[Interval | Ball]) -> Interval | Ball:
+        if preactivations is not None and isinstance(step, ReLU):
             preactivations.append(as_ball(inputs[0]))
-        if isinstance(step, Affine):
-            out: Interval | Ball = _affine(step, as_ball(inputs[0]))
-        elif isinstance(step, BatchNorm):
-            out = _batchnorm(step, as_ball(inputs[0]))
-        elif relu is not None and isinstance(step, ReLU) and isinstance(inputs[0], Ball):
-            out = relu(inputs[0])
-        elif index in own:
-            out = _relu_in_place(inputs[0])  # type: ignore[arg-type]
-        elif isinstance(step, Monotone):
-            out = _monotone(step, inputs)
-        else:
-            raise UnsupportedLayerError(f"no interval rule for step {step.name!r} ({type(step).__name__})")
-        values.append(out)
-        for i in step.inputs:  # free what no later step reads
-            if network.last_use[i] == index:
-                values[i] = None
-    return values[network.head.inputs[0]]
+        if relu is not None and isinstance(step, ReLU) and isinstance(inputs[0], Ball):
+            return relu(inputs[0])
+        if index in own:
+            return _relu_in_place(inputs[0])  # type: ignore[arg-type]
+        return RULES[step](step, *inputs)
+
+    start: Interval | Ball = box
+    return forward(network, start, rule)
 
 
-def _affine(step: Affine, x: Ball) -> Ball:
+def _affine(step: Affine, box: Interval | Ball) -> Ball:
+    x = as_ball(box)
     center, radius = x.center, x.radius
     weight, magnitude = step.weight, step.abs_weight
     if x.scale != 1.0:
@@ -129,29 +125,36 @@ def _affine(step: Affine, x: Ball) -> Ball:
     return Ball(step.map(center, weight, step.bias), step.map(radius, magnitude))
 
 
-def _batchnorm(step: BatchNorm, x: Ball) -> Ball:
+def _batchnorm(step: BatchNorm, box: Interval | Ball) -> Ball:
+    x = as_ball(box)
     scale, _ = step.scale_shift(step.mean, step.var)
     shape = (1, -1) + (1,) * (x.center.dim() - 2)
     return Ball(step(x.center * x.scale), x.radius * (x.scale * scale.abs()).view(shape))
 
 
-def _monotone(step: Monotone, inputs: list[Interval | Ball]) -> Interval | Ball:
-    if all(isinstance(x, Ball) for x in inputs):
-        first: Ball = inputs[0]  # type: ignore[assignment]
-        if isinstance(step, ReLU):
-            sum_, difference = _ReLUOfBall.apply(first.center, first.radius)
-            return Ball(sum_, difference, 0.5 * first.scale)  # relu(s x) = s relu(x)
-        if isinstance(step, (Flatten, Reshape, Permute, AvgPool)):  # linear, with weights >= 0
-            return Ball(step(first.center), step(first.radius), first.scale)
-        if isinstance(step, Add):
-            second: Ball = inputs[1]  # type: ignore[assignment]
-            alpha = first.scale / second.scale
-            return Ball(
-                torch.add(second.center, first.center, alpha=alpha),
-                torch.add(second.radius, first.radius, alpha=alpha),
-                second.scale,
-            )
-    return Interval(step(*(v.lower for v in inputs)), step(*(v.upper for v in inputs)))
+def _monotone(step: Step, *inputs: Interval | Ball) -> Interval:
+    """Both ends."""
+    return Interval(step(*(x.lower for x in inputs)), step(*(x.upper for x in inputs)))
+
+
+def _nonnegative(step: Step, x: Interval | Ball) -> Interval | Ball:
+    """Linear, with weights >= 0: centre and half-width, where they are what is known."""
+    return Ball(step(x.center), step(x.radius), x.scale) if isinstance(x, Ball) else _monotone(step, x)
+
+
+def _add(step: Add, a: Interval | Ball, b: Interval | Ball) -> Interval | Ball:
+    if not (isinstance(a, Ball) and isinstance(b, Ball)):
+        return _monotone(step, a, b)
+    alpha = a.scale / b.scale
+    center, radius = torch.add(b.center, a.center, alpha=alpha), torch.add(b.radius, a.radius, alpha=alpha)
+    return Ball(center, radius, b.scale)
+
+
+def _relu(step: ReLU, x: Interval | Ball) -> Interval | Ball:
+    if not isinstance(x, Ball):
+        return _monotone(step, x)
+    sum_, difference = _ReLUOfBall.apply(x.center, x.radius)
+    return Ball(sum_, difference, 0.5 * x.scale)  # relu(s x) = s relu(x)
 
 
 def _relu_in_place(x: Ball) -> Ball:
@@ -159,6 +162,21 @@ def _relu_in_place(x: Ball) -> Ball:
     lower = (x.center - x.radius).relu_()
     upper = x.center.add_(x.radius).relu_()
     return Ball(torch.add(upper, lower, out=x.radius), upper.sub_(lower), 0.5 * x.scale)
+
+
+RULES: RuleTable[Callable[..., Interval | Ball]] = RuleTable(  # (step, boxes of its inputs) -> box
+    "interval",
+    {
+        Linear: _affine,
+        Conv: _affine,
+        BatchNorm: _batchnorm,
+        ReLU: _relu,
+        Add: _add,
+        **dict.fromkeys((Flatten, Reshape, Permute, AvgPool), _nonnegative),
+        **dict.fromkeys((Normalize, MaxPool, Concat), _monotone),
+    },
+    {},
+)
 
 
 class _ReLUOfBall(torch.autograd.Function):

@@ -30,8 +30,8 @@ import torch
 from torch import Tensor
 
 from acert_zoo.bounds.blocked_sums import output_size
+from acert_zoo.bounds.directed_rounding import U64
 from acert_zoo.bounds.ibp import Interval
-from acert_zoo.bounds.preconditions import U64
 from acert_zoo.network.graph import Conv
 
 if TYPE_CHECKING:

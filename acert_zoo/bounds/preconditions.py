@@ -15,44 +15,20 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from acert_zoo.bounds.directed_rounding import U64
+from acert_zoo.bounds.rigorous_rules import level_of
 from acert_zoo.errors import UnsoundSettingError, UnsupportedLayerError
-from acert_zoo.network.graph import (
-    Add,
-    Affine,
-    AvgPool,
-    BatchNorm,
-    Concat,
-    Conv,
-    Flatten,
-    Linear,
-    MaxPool,
-    Network,
-    Normalize,
-    Permute,
-    ReLU,
-    Reshape,
-    Step,
-)
+from acert_zoo.network.graph import BatchNorm, Network, Normalize
 from acert_zoo.rounding import RoundingLevel, proved_level
 
 REAL_SOUND, DEPLOYED = RoundingLevel.REAL_SOUND, RoundingLevel.FLOAT32_DEPLOYED
 
-U64 = 2.0**-53  # unit roundoff of float64
-U32 = 2.0**-24  # unit roundoff of float32
-
-# Exact types on purpose: a subclass may compute something else.
-EXACT = (ReLU, Flatten, Reshape, Permute, Concat, MaxPool)  # every output is an entry of the inputs, or 0
-_COVERED = (Normalize, Conv, Linear, AvgPool, Add, BatchNorm, *EXACT)
+# Stricter than the (2n + 16) u < 1 without which no bound exists: the derivations use g(n + 16) <= 2^-27.
+LARGEST_SUM_ERROR = 2.0**-27
+LONGEST_DEPLOYED_SUM = 2**23  # q = g32(n + 2) must stay below 1
+LARGEST_EPSILON = 2.0**100  # of a BatchNorm, so that 1 / sqrt(var + epsilon) is at least 2^-64 (see real_sound.py)
+SMALLEST_VARIANCE = 1e-200  # of a BatchNorm, epsilon included: its root and quotient stay normal numbers
 _ONEDNN_MATH_MODES = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
-
-
-def inner_length(step: Step) -> int:
-    """n: how many products (or, in average pooling, summands) go into one output of an affine step."""
-    if isinstance(step, Affine):
-        return step.inner_length
-    if isinstance(step, AvgPool):
-        return step.kernel_size[0] * step.kernel_size[1]
-    return 1
 
 
 def check_network(network: Network, level: str) -> None:
@@ -63,18 +39,13 @@ def check_network(network: Network, level: str) -> None:
         UnsoundSettingError: a tensor that is not float32 on the CPU or not finite; std <= 0; a variance below 0; an
             inner length n with (2n + 16) u >= 2^-27; at float32-deployed also n + 2 >= 2^23 and subnormals.
     """
-    proved_level(level)
+    rules = level_of(level).rules
     for index, step in enumerate(network.steps):
         name = f"step {index} ({step.name or type(step).__name__})"
-        if type(step) not in _COVERED:
-            raise UnsupportedLayerError(f"{name}: no rounding-sound rule for {type(step).__name__}")
-        if level == DEPLOYED and isinstance(step, BatchNorm):
-            raise UnsupportedLayerError(
-                f"{name}: BatchNorm has no rule at {DEPLOYED}; use a network with BatchNorm folded, or {REAL_SOUND}"
-            )
-        n = inner_length(step)
-        # Stricter than the (2n + 16) u < 1 without which no bound exists: the derivations use g(n + 16) <= 2^-27.
-        if (2 * n + 16) * U64 >= 2.0**-27 or (level == DEPLOYED and n + 2 >= 2**23):
+        if step not in rules:
+            raise UnsupportedLayerError(rules.refusal(step))
+        n = step.inner_length
+        if (2 * n + 16) * U64 >= LARGEST_SUM_ERROR or (level == DEPLOYED and n + 2 >= LONGEST_DEPLOYED_SUM):
             raise UnsoundSettingError(f"{name}: {n} products per output are too many for the rounding bounds")
         for field in dataclasses.fields(step):
             value = getattr(step, field.name)
@@ -83,9 +54,9 @@ def check_network(network: Network, level: str) -> None:
         if isinstance(step, Normalize) and not bool((step.std > 0).all()):
             raise UnsoundSettingError(f"{name}: std must be > 0, is {step.std.tolist()}")
         if isinstance(step, BatchNorm) and not (
-            0 <= step.epsilon < 2.0**100
+            0 <= step.epsilon < LARGEST_EPSILON
             and bool((step.var >= 0).all())
-            and float(step.var.min()) + step.epsilon > 1e-200
+            and float(step.var.min()) + step.epsilon > SMALLEST_VARIANCE
         ):
             raise UnsoundSettingError(f"{name}: needs var >= 0, epsilon >= 0 and var + epsilon > 0, epsilon < 2^100")
 

@@ -58,45 +58,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from acert_zoo.bounds.blocked_sums import blocked_conv, blocked_linear
+from acert_zoo.bounds.directed_rounding import U64, down, gamma, up
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.nonnegative_boxes import FEWEST_IMAGES, Nonnegative, shifted_depth, suits
-from acert_zoo.bounds.preconditions import U64, inner_length
 from acert_zoo.network.graph import Affine, AvgPool, BatchNorm, Conv, Linear, Normalize, Step
-from acert_zoo.rounding import RoundingLevel, proved_level
+from acert_zoo.network.rule_table import RuleTable
 
-_INF = torch.tensor(math.inf, dtype=torch.float64)
-TINY = 2.0**-800
-
-
-def up(x: Tensor) -> Tensor:
-    """The next float64 towards +inf, elementwise. Its gradient is that of x."""
-    return _Next.apply(x, _INF) if x.requires_grad else torch.nextafter(x, _INF)
-
-
-def down(x: Tensor) -> Tensor:
-    """The next float64 towards -inf, elementwise. Its gradient is that of x."""
-    return _Next.apply(x, -_INF) if x.requires_grad else torch.nextafter(x, -_INF)
-
-
-class _Next(torch.autograd.Function):
-    """nextafter with a gradient: older torch (2.4) has none for it."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, towards: Tensor) -> Tensor:  # type: ignore[override]
-        return torch.nextafter(x, towards)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return grad, None
-
-
-def gamma(k: int, u: float) -> float:
-    """k u / (1 - k u), rounded up: the relative error that k roundings can add up to."""
-    return math.nextafter(k * u / (1 - k * u), math.inf)
+TINY = 2.0**-800  # above every underflow, products of 2^-149 weights and flush-to-zero included (see the proof)
+LOOSE = 2.0**-20  # far above the rounding of the slack's own operations (n u < 2^-27), far below anything visible
 
 
 @dataclass(frozen=True)
@@ -163,8 +135,7 @@ def center_radius(x: Interval, terms: Terms) -> tuple[Tensor, Tensor]:
 
 def slack(weight_sums: Tensor, bias: Tensor, terms: Terms) -> Tensor:
     """t of the affine rule, per output, from the row sums of |W|."""
-    # 2^-20 is far above the rounding of these operations (n u < 2^-27) and far below anything visible.
-    return (terms.bias * bias.abs() + terms.tiny * weight_sums) * (1 + 2.0**-20) + terms.floor
+    return (terms.bias * bias.abs() + terms.tiny * weight_sums) * (1 + LOOSE) + terms.floor
 
 
 def combine(c: Tensor, d: Tensor) -> Interval:
@@ -172,12 +143,15 @@ def combine(c: Tensor, d: Tensor) -> Interval:
     return guard_overflow(Interval(c - d, c + d))
 
 
+_Map = Callable[[Tensor], Tensor]
+
+
 @dataclass(frozen=True, eq=False)
 class AffineMap:
     """An affine step ready for the rule: W m + b and |W| r as functions, t shaped like one output."""
 
-    center: Callable[[Tensor], Tensor]
-    spread: Callable[[Tensor], Tensor]
+    center: _Map
+    spread: _Map
     slack: Tensor
     terms: Terms
     largest_sum: float  # max over outputs of the sum of |W| that a partial sum can reach
@@ -186,9 +160,10 @@ class AffineMap:
 
 
 class RealSound:
-    """The rules of one level; `float32-deployed` overrides what differs.
+    """The arithmetic of one level; `Float32Deployed` overrides what differs there.
 
-    `alive` [N] is cleared where an overflow guard fails: such an image is not proved, whatever the intervals say.
+    Args:
+        constant: the c of k and tiny.
     """
 
     def __init__(self, constant: float = 1.0) -> None:
@@ -199,38 +174,8 @@ class RealSound:
         return real_sound_terms(depth, self.constant)
 
     def prepare(self, step: Step) -> AffineMap:
-        """Everything the rule needs of an Affine, AvgPool or BatchNorm step (float64 tensors), computed once."""
-        n = inner_length(step)
-        if isinstance(step, AvgPool):  # W = 1/n in every place: n - 1 additions and one division, no bias
-            terms, one = self.terms(n, n, pooling=True), torch.ones(1, dtype=torch.float64)
-            return AffineMap(step, step, slack(one, 0 * one, terms), terms, float(n), 0.0)
-        if isinstance(step, BatchNorm):
-            terms = self.terms(n, n)
-            # W = gamma / sqrt(var + epsilon) has up to three roundings of its own: K >= g(L + 7) is needed. It is 0 or
-            # at least 2^-149 / 2^64, so that tiny |W| >= 2^-1013, which is still above U = 3 * 2^-1021.
-            scale, bias = step.gamma / torch.sqrt(step.var + step.epsilon), step.beta
-            t = slack(scale.abs(), bias, terms)
-            return AffineMap(
-                lambda m: m * per_channel(scale, m) + per_channel(bias, m),
-                lambda r: r * per_channel(scale.abs(), r),
-                t,
-                terms,
-                float(scale.abs().max()),
-                float(bias.abs().max()),
-            )
-        assert isinstance(step, Affine)
-        weight, bias, sums = step.weight, step.bias, step.weight.abs().flatten(1).sum(1)
-        if isinstance(step, Conv):
-            center, spread, depth = blocked_conv(step, weight, bias)
-            if suits(step):  # one k for both ways, which nesting needs: a gate sees batches of any size
-                depth = max(depth, shifted_depth(step))
-        else:
-            center, spread, depth = blocked_linear(weight, bias)
-        terms = self.terms(n, depth)
-        t = slack(sums, bias, terms)
-        suited = isinstance(step, Conv) and suits(step) and terms.mid <= 2**-5
-        sooner = Nonnegative(step, t, terms) if suited else None  # type: ignore[arg-type]
-        return AffineMap(center, spread, t, terms, float(sums.max()), float(bias.abs().max()), sooner)
+        """Everything the affine rule needs of a step with float64 tensors, computed once."""
+        return _MAPS[step](self, step)
 
     def affine(self, step: AffineMap, x: Interval, alive: Tensor, *, nonnegative: bool = False) -> Interval:
         """The affine rule; `nonnegative`: lo >= 0 is known."""
@@ -240,80 +185,63 @@ class RealSound:
         c, d = step.center(m), step.spread(r)
         return combine(c, torch.add(per_channel(step.slack, c), d, alpha=1 + step.terms.dev, out=d))
 
-    def batchnorm(self, step: AffineMap, mean: Tensor, x: Interval, alive: Tensor) -> Interval:
-        """gamma (x - mean) / sqrt(var + epsilon) + beta: x - mean as in Normalize, then the affine rule."""
-        mean = per_channel(mean, x.lower)
-        return self.affine(step, Interval(down(x.lower - mean), up(x.upper - mean)), alive)
-
     def normalize(self, step: Normalize, x: Interval, alive: Tensor) -> Interval:
         return normalize_box(x, per_channel(step.mean, x.lower), per_channel(step.std, x.lower))
 
     def add(self, a: Interval, b: Interval, alive: Tensor) -> Interval:
         return add_boxes(a, b)
 
-    def head(self, head: Linear) -> Head:
-        return Head(head, self)
-
 
 def per_channel(t: Tensor, like: Tensor) -> Tensor:
-    """A [C] or [1] tensor shaped so that it broadcasts along axis 1 of `like`."""
+    """A per-channel tensor shaped so that it broadcasts along axis 1 of `like`."""
     return t.view(1, -1, *(1,) * (like.dim() - 2))
 
 
-class Head:
-    """The last layer: margins f_y - f_t through rows V_t = fl(W_y - W_t), biases fl(b_y - b_t), by the affine rule.
+def _map_of_weights(level: RealSound, step: Affine, center: _Map, spread: _Map, depth: int, suited: bool) -> AffineMap:
+    weight_sums = step.weight.abs().flatten(1).sum(1)
+    terms = level.terms(step.inner_length, depth)
+    t = slack(weight_sums, step.bias, terms)
+    sooner = Nonnegative(step, t, terms) if suited and isinstance(step, Conv) and terms.mid <= 2**-5 else None
+    return AffineMap(center, spread, t, terms, float(weight_sums.max()), float(step.bias.abs().max()), sooner)
 
-    The relative error u of V_t and of the bias difference is one more rounding of each product: K >= g(L + 5) suffices.
-    (Differences of float32 numbers cannot underflow in float64.)
+
+def _linear_map(level: RealSound, step: Linear) -> AffineMap:
+    return _map_of_weights(level, step, *blocked_linear(step.weight, step.bias), False)
+
+
+def _conv_map(level: RealSound, step: Conv) -> AffineMap:
+    center, spread, depth = blocked_conv(step, step.weight, step.bias)
+    suited = suits(step)
+    if suited:  # one k for both ways, which nesting needs: a gate sees batches of any size
+        depth = max(depth, shifted_depth(step))
+    return _map_of_weights(level, step, center, spread, depth, suited)
+
+
+def _pooling_map(level: RealSound, step: AvgPool) -> AffineMap:
+    """W = 1/n in every place: n - 1 additions and one division, no bias."""
+    n, one = step.inner_length, torch.ones(1, dtype=torch.float64)
+    terms = level.terms(n, n, pooling=True)
+    return AffineMap(step, step, slack(one, 0 * one, terms), terms, float(n), 0.0)
+
+
+def _batchnorm_map(level: RealSound, step: BatchNorm) -> AffineMap:
+    """gamma / sqrt(var + epsilon) v + beta of a v that is centred already.
+
+    W = gamma / sqrt(var + epsilon) has up to three roundings of its own: K >= g(L + 7) is needed. It is 0 or at least
+    2^-149 / 2^64, so that tiny |W| >= 2^-1013, which is still above U = 3 * 2^-1021.
     """
-
-    def __init__(self, head: Linear, rules: RealSound) -> None:
-        self.weight, self.bias = head.weight, head.bias
-        self.terms = self.make_terms(inner_length(head), rules.constant)
-        self._rows: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
-        # Rows of every label are kept where all of them take at most 64 MB.
-        self._keep = 2 * head.weight.shape[0] * head.weight.numel() <= 2**23
-
-    def make_terms(self, n: int, constant: float) -> Terms:
-        return real_sound_terms(n, constant)
-
-    def rows(self, label: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(V, |V|, b_y - b, t), of shapes [K, n], [K, n], [K], [K]."""
-        if label in self._rows:
-            return self._rows[label]
-        rows, bias = self.weight[label] - self.weight, self.bias[label] - self.bias
-        absolute = rows.abs()
-        found = rows, absolute, bias, slack(absolute.sum(1), bias, self.terms)
-        if self._keep:
-            self._rows[label] = found
-        return found
-
-    def lower(self, x: Interval, labels: Tensor, alive: Tensor) -> Tensor:
-        """Lower bounds [N, K] of f_y - f_t over the hidden box; the column t = y means nothing."""
-        m, r = center_radius(x, self.terms)
-        out = m.new_empty(len(m), len(self.bias))
-        for label, chosen in by_label(labels):
-            rows, absolute, bias, t = self.rows(label)
-            d = torch.add(t, F.linear(r[chosen], absolute), alpha=1 + self.terms.dev)
-            out[chosen] = F.linear(m[chosen], rows, bias) - d
-        return nothing_where_not_finite(out)
+    terms = level.terms(1, 1)
+    scale, bias = step.gamma / torch.sqrt(step.var + step.epsilon), step.beta
+    return AffineMap(
+        lambda m: m * per_channel(scale, m) + per_channel(bias, m),
+        lambda r: r * per_channel(scale.abs(), r),
+        slack(scale.abs(), bias, terms),
+        terms,
+        float(scale.abs().max()),
+        float(bias.abs().max()),
+    )
 
 
-def by_label(labels: Tensor) -> list[tuple[int, Tensor | slice]]:
-    """Each label that occurs, with where it does."""
-    found = labels.unique().tolist()
-    return [(label, labels == label if len(found) > 1 else slice(None)) for label in found]
-
-
-def nothing_where_not_finite(lower: Tensor) -> Tensor:
-    """-inf for NaN and +inf, class by class: an overflow to +inf would vanish in the minimum over the classes."""
-    return lower.masked_fill_(~torch.isfinite(lower), -math.inf)
-
-
-def rules_for(level: str, constant: float) -> RealSound:
-    """The rules of a rigorous level."""
-    if proved_level(level) == RoundingLevel.REAL_SOUND:
-        return RealSound(constant)
-    from acert_zoo.bounds.float32_deployed import Float32Deployed
-
-    return Float32Deployed(constant)
+_MAPS: RuleTable[Callable[[RealSound, Any], AffineMap]] = RuleTable(
+    "affine", {Linear: _linear_map, Conv: _conv_map, AvgPool: _pooling_map, BatchNorm: _batchnorm_map}, {}
+)

@@ -64,7 +64,8 @@ from acert_zoo.bounds import crown_rules, preconditions
 from acert_zoo.bounds.crown_rules import Claim
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
-from acert_zoo.network.graph import Network, ReLU
+from acert_zoo.network.graph import Network, ReLU, Step
+from acert_zoo.network.traversal import backward
 from acert_zoo.rounding import BoundMethod, RoundingLevel
 
 ITERATIONS = 40  # steps of Adam of alpha-CROWN
@@ -203,21 +204,24 @@ class RigorousCrown:
 
     def _pull(self, claim: Claim, index: int, boxes: list[Interval], slopes: Mapping[int, Tensor]) -> Tensor:
         """beta [S] after the claim about value `index` has been carried back to the input and concretised."""
-        pending = {index: claim.coefficients}
         beta = claim.beta
-        while pending:
-            index = max(pending)
-            a = pending.pop(index)
-            if index == 0 or not crown_rules.covered(self.network.steps[index - 1]):
-                beta = crown_rules.concretise(Claim(a, beta), boxes[index])
-                continue
-            step = self.network.steps[index - 1]
-            parts, beta = crown_rules.pull(step, Claim(a, beta), [boxes[i] for i in step.inputs], slopes.get(index - 1))
-            for i, part in zip(step.inputs, parts, strict=True):
-                if i in pending:
-                    part, beta = crown_rules.accumulate(pending[i], part, beta, boxes[i])
-                pending[i] = part
-        return beta
+
+        def rule(number: int, step: Step, a: Tensor) -> list[Tensor] | None:
+            nonlocal beta
+            if not crown_rules.covered(step):
+                beta = crown_rules.concretise(Claim(a, beta), boxes[number + 1])
+                return None
+            inputs = [boxes[i] for i in step.inputs]
+            parts, beta = crown_rules.pull(step, Claim(a, beta), inputs, slopes.get(number))
+            return parts
+
+        def merge(value: int, a: Tensor, b: Tensor) -> Tensor:
+            nonlocal beta
+            total, beta = crown_rules.accumulate(a, b, beta, boxes[value])
+            return total
+
+        a = backward(self.network, index, claim.coefficients, rule, merge)
+        return beta if a is None else crown_rules.concretise(Claim(a, beta), boxes[0])
 
 
 def _check_time(deadline: float) -> None:

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from acert_zoo.bounds import preconditions
 from acert_zoo.bounds.ibp import Interval, smallest_margin
-from acert_zoo.bounds.real_sound import input_box, rules_for
+from acert_zoo.bounds.real_sound import input_box
+from acert_zoo.bounds.rigorous_rules import Use, level_of
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.network.graph import Add, Affine, AvgPool, BatchNorm, Linear, Network, Normalize, ReLU
+from acert_zoo.network.graph import Linear, Network, ReLU, Selection, Step
+from acert_zoo.network.traversal import forward
 from acert_zoo.rounding import RoundingLevel
 
 Refine = Callable[[int, list[Interval], Interval], Interval]
@@ -53,18 +55,13 @@ class RigorousNetwork:
             raise InvalidInputError(f"constant {constant!r} must lie in [1, 1024]")
         self.level, self.constant = level, float(constant)
         self.network = network.to(torch.float64)
-        self._rules = rules_for(level, self.constant)
-        self._prepared = {
-            index: self._rules.prepare(step)
-            for index, step in enumerate(self.network.steps[:-1])
-            if isinstance(step, (Affine, AvgPool, BatchNorm))
-        }
-        self.head = self._rules.head(self.network.head)
+        rules = level_of(level)
+        arithmetic = rules.arithmetic(self.constant)
+        self._rules = [rules.rules[step](arithmetic, step) for step in self.network.steps[:-1]]
+        self.head = rules.margin_rows(self.network.head, self.constant)
         self._nonnegative: set[int] = set()  # values with lo >= 0
         for index, step in enumerate(self.network.steps):
-            if isinstance(step, ReLU) or (
-                isinstance(step, preconditions.EXACT) and self._nonnegative.issuperset(step.inputs)
-            ):
+            if isinstance(step, ReLU) or (isinstance(step, Selection) and self._nonnegative.issuperset(step.inputs)):
                 self._nonnegative.add(index + 1)
         self._sizes: dict[tuple[int, ...], int] = {}
         self._joint = self._first_joint()
@@ -176,33 +173,17 @@ class RigorousNetwork:
 
         `watch(first, index, x)` sees the input x of each ReLU; `first` says which images these are.
         """
-        values: list[Interval | None] = [*[None] * begin, box]
-        end = self.network.head.inputs[0] if end is None else end
-        for index, step in list(enumerate(self.network.steps[:-1]))[begin : end if kept is None else None]:
-            inputs: list[Interval] = [values[i] for i in step.inputs]  # type: ignore[misc]
-            x = inputs[0]
+
+        def rule(index: int, step: Step, inputs: list[Interval]) -> Interval:
             if watch is not None and isinstance(step, ReLU):
-                watch(first, index, x)
-            if isinstance(step, BatchNorm):
-                out = self._rules.batchnorm(self._prepared[index], step.mean, x, alive)
-            elif index in self._prepared:
-                known = kept is None and step.inputs[0] in self._nonnegative
-                out = self._rules.affine(self._prepared[index], x, alive, nonnegative=known)
-            elif isinstance(step, Normalize):
-                out = self._rules.normalize(step, x, alive)
-            elif isinstance(step, Add):
-                out = self._rules.add(x, inputs[1], alive)
-            elif index in self.network.overwritable and kept is None:
-                out = Interval(x.lower.relu_(), x.upper.relu_())
-            else:  # preconditions.EXACT: monotone and free of rounding
-                out = Interval(step(*(v.lower for v in inputs)), step(*(v.upper for v in inputs)))
-            values.append(out if refine is None else refine(index + 1, values, out))  # type: ignore[arg-type]
-            for i in step.inputs:  # free what no later step reads
-                if kept is None and self.network.last_use[i] == index:
-                    values[i] = None
-        if kept is not None:
-            kept.extend(values)  # type: ignore[arg-type]
-        return values[end]  # type: ignore[return-value]
+                watch(first, index, inputs[0])
+            if kept is None:
+                nonnegative = self._nonnegative.issuperset(step.inputs)
+                return self._rules[index](inputs, Use(alive, nonnegative, index in self.network.overwritable))
+            out = self._rules[index](inputs, Use(alive))
+            return out if refine is None else refine(index + 1, kept, out)
+
+        return forward(self.network, box, rule, begin=begin, end=end, kept=kept)
 
     def _check(self, images: Tensor, labels: Tensor, eps: Tensor | float) -> Tensor:
         """`eps` as float64 [N]; raises on anything for which the bounds would not mean what they say."""

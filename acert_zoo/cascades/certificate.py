@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from acert_zoo.bounds.certifier import BatchCertificates
+from acert_zoo.bounds.directed_rounding import difference_down, sum_up
 from acert_zoo.bounds.ibp import robust_margin
 from acert_zoo.bounds.proved_margins import PROOF_BATCH_SIZE
 from acert_zoo.bounds.radius_search import RadiusSearch
@@ -33,19 +34,6 @@ from acert_zoo.rounding import PROVED_LEVELS, BoundMethod, RoundingLevel
 OPEN_CONSTANT = 25.0  # c of the check that shows a gate to be open all around
 SEARCH_RTOL = 1e-4  # of h_k, which costs far more a step than p_k
 SMALLEST_LAST = 1e-4  # a radius of the last member below this (1/39 of 1/255) is not looked for
-
-
-def _sum_up(a: Tensor, b: Tensor) -> Tensor:
-    """The exact a + b rounded up to float64 (TwoSum)."""
-    s = a + b
-    v = s - a
-    e = (a - (s - v)) + (b - v)
-    return torch.where(e > 0, torch.nextafter(s, torch.full_like(s, math.inf)), s)
-
-
-def _difference_down(a: Tensor, b: Tensor) -> Tensor:
-    """The exact a - b rounded down to float64."""
-    return -_sum_up(-a, b)
 
 
 class _Member:
@@ -109,7 +97,7 @@ class _Member:
 
         first = proved[index] * (1 - 2e-3)  # the float32 terms cost about this much
         roots = find_roots(evaluate, start[index], first, torch.full_like(first, 1.2), SEARCH_RTOL)
-        out[index] = _difference_down(roots.low, self.gate.expand_as(roots.low)).clamp(min=0.0)
+        out[index] = difference_down(roots.low, self.gate.expand_as(roots.low)).clamp(min=0.0)
         return out
 
     def kept_closed(self, images: Tensor, labels: Tensor, proved: Tensor) -> Tensor:
@@ -122,7 +110,7 @@ class _Member:
             trial = proved[left] * factor
             margins = _margins(self.inner, images[left], labels[left], trial)
             failed = (margins <= 0) & torch.isfinite(margins)
-            out[left[failed]] = _difference_down(self.gate.expand_as(trial), trial)[failed].clamp(min=0.0)
+            out[left[failed]] = difference_down(self.gate.expand_as(trial), trial)[failed].clamp(min=0.0)
             left = left[~failed]
         return out
 
@@ -173,7 +161,7 @@ class CascadeProver:
             same = y == answers[todo]
             keeps = self._keeps(member, x, y, same, e)
             if member.gate is not None:
-                opens = _margins(member.outer, x, y, _sum_up(e, member.gate.expand_as(e))) > 0
+                opens = _margins(member.outer, x, y, sum_up(e, member.gate.expand_as(e))) > 0
                 blocked[todo] = opens
             held[todo] = keeps
         return held
@@ -189,7 +177,7 @@ class CascadeProver:
             check &= eps > member.gate
         keeps[check] = _margins(member.inner, x[check], y[check], eps[check]) > 0
         if member.gate is not None:
-            fails_at = _difference_down(member.gate.expand_as(eps), eps)
+            fails_at = difference_down(member.gate.expand_as(eps), eps)
             check = ~same & sure & (fails_at >= 0)
             margins = _margins(member.inner, x[check], y[check], fails_at[check])
             keeps[check] = (margins <= 0) & torch.isfinite(margins)

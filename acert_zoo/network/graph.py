@@ -33,6 +33,11 @@ class Step:
     def __call__(self, *values: Tensor) -> Tensor:
         raise NotImplementedError
 
+    @property
+    def inner_length(self) -> int:
+        """n: how many products (or, in average pooling, summands) go into one output."""
+        return 1
+
 
 class Monotone(Step):
     """A step that is non-decreasing in every input: its interval bound is the step applied to both ends."""
@@ -117,6 +122,10 @@ class AvgPool(Monotone):
     def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding)
 
+    @property
+    def inner_length(self) -> int:
+        return self.kernel_size[0] * self.kernel_size[1]
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Add(Monotone):
@@ -146,7 +155,7 @@ class Affine(Step):
 
     @property
     def inner_length(self) -> int:
-        """n: the number of products in one output (C_in/groups * kh * kw, or in_features)."""
+        """n: C_in/groups * kh * kw, or in_features."""
         return self.weight[0].numel()
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from acert_zoo.bounds import float32_deployed as deployed
+from acert_zoo.bounds import margin_rows
 from acert_zoo.bounds import real_sound as rules
 from acert_zoo.bounds import rigorous_ibp as rigorous
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
@@ -62,7 +63,7 @@ def test_the_overflow_guard_of_a_layer(monkeypatch):
 def test_the_refusal_of_infinite_margins(monkeypatch):
     net, x = RigorousNetwork(cases.overflowing_network()), torch.ones(1, 1, 1, 1)
     assert not net.proves(x, LABEL, 0.0).any()
-    monkeypatch.setattr(rules, "nothing_where_not_finite", lambda lower: lower)
+    monkeypatch.setattr(margin_rows, "nothing_where_not_finite", lambda lower: lower)
     assert not net.proves(x, LABEL, 0.0).any()
     monkeypatch.setattr(rigorous, "refuse_unproved", lambda margin, alive: margin)
     assert net.margins(x, LABEL, 0.0).item() == math.inf  # "proves" a true margin of 0
@@ -73,7 +74,7 @@ def test_the_refusal_of_an_overflow_in_one_class(monkeypatch):
     net = RigorousNetwork(cases.overflow_in_one_class())
     assert net.margins(x, LABEL, 0.0).item() == -math.inf
     assert not RigorousNetwork(cases.overflow_in_one_class(), "float32-deployed").proves(x, LABEL, 0.0).any()
-    monkeypatch.setattr(rules, "nothing_where_not_finite", lambda lower: lower)
+    monkeypatch.setattr(margin_rows, "nothing_where_not_finite", lambda lower: lower)
     assert net.proves(x, LABEL, 0.0).all()  # though class 1 wins
 
 

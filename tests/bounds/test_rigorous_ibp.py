@@ -16,7 +16,7 @@ from acert_zoo.bounds import blocked_sums as blocked
 from acert_zoo.bounds import ibp
 from acert_zoo.bounds import nonnegative_boxes as nonnegative
 from acert_zoo.bounds import real_sound as rules
-from acert_zoo.bounds.preconditions import U64, inner_length
+from acert_zoo.bounds.directed_rounding import U64
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.errors import InvalidInputError, UnknownNameError
 from acert_zoo.network.architectures import CNN
@@ -143,7 +143,7 @@ def affine_bounds_hold(net: Network, rigorous: RigorousNetwork, x: torch.Tensor,
 
 def within_the_law(step, x, out, index: int, image: exact.Box) -> None:
     weight, bias, _ = exact.matrix(step, x.lower.shape[1:])
-    n = inner_length(step)
+    n = step.inner_length
     divisor = n if isinstance(step, AvgPool) else 1
     largest = torch.maximum(x.lower[index].abs(), x.upper[index].abs()).flatten()  # |m| + r
     k = Fraction((2 * n + 16) * U64) / (1 - Fraction((2 * n + 16) * U64))
