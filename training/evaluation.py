@@ -3,7 +3,7 @@
 All figures are computed exactly from the certified radii (float64, each proved) as fractions and rounded down once,
 to the decimals that JSON then holds (6 of a percentage, 9 of a radius):
 accuracy = 100 * correct / n, certified accuracy at eps = 100 * #{r >= eps, correct} / n, ACR = mean r with 0 for
-misclassified images (pixel units of [0, 1]), ACR % = 100 * mean(min(r, eps_max)) / eps_max (DESIGN: the paper's axis).
+misclassified images (pixel units of [0, 1]), ACR % = 100 * mean(min(r, eps_max)) / eps_max (the paper's axis).
 """
 
 from __future__ import annotations

@@ -4,9 +4,8 @@ It is the root of R(x, eps), the smallest IBP margin bound on B(x, eps); how it 
 
 Two stages. Float32 gives a few digits at the price of a few propagations of a shrinking batch, but its rounding noise
 is near 1e-6 of R0 = R(x, 0). So the last digits come from rigorous bounds (`proved_margins.py`): a float64 propagation
-where
-float32 ended, and float32 propagations, rounded outward, of how the box changes from there. What is returned is always
-an eps at which such a bound was positive: the proved end of the bracket.
+where float32 ended, and float32 propagations, rounded outward, of how the box changes from there. What is returned is
+always an eps at which such a bound was positive: the proved end of the bracket.
 """
 
 from __future__ import annotations

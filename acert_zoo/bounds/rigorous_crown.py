@@ -13,7 +13,7 @@ rigorous interval boxes. So relaxation slopes are mere data: poor ones loosen a 
 Notation: u = 2^-53, g(k) = k u/(1 - k u); an inner product of k terms, in any order, has an error of at most
 g(k) <|a|, |b|> + k 2^-1021 (Higham 2002, section 3.1; the second part is underflow, flushed or gradual). "Pay e" means
 beta <- down(beta - up(e)). TINY = 2^-800 covers every underflow: k < 2^60 of them, times M: TINY (1 + sum of M) is paid
-with every e (`_crown_rules.pay`).
+with every e (`crown_rules.pay`).
 
 **Affine** v_o = W v_i + b. A' = fl(W^T A), with m products per entry: |A' - W^T A| <= g(m) |W|^T|A| + m 2^-1021, so
     <A, W v + b> >= <A', v> + <A, b> - g(m) <|A|, |W| M> - m 2^-1021 sum(M).
@@ -39,14 +39,14 @@ convex, at most mu = max(-t l, (1 - t) u) on [l, u], so A relu(z) >= A' z - |A| 
 at most g(2N) <|A|, M>; pay 4 g(2N + 16) <|A|, M>. This rule ends the pass at the first value, and is the rule for steps
 that no other one covers (max pooling, Normalize: the latter loses nothing by it, as it maps boxes to boxes).
 
-**Margins.** For each t the larger of this bound and rule B's on the last box counts: both are true.
+**Margins.** For each t the larger of this bound and that of `margin_rows.py` on the last box counts: both are true.
 
 **Rows.** V = fl(W_y - W_t), B = fl(b_y - b_t) are within u of the exact rows; pay 4 u <|V|, M> + 4 u |B|.
 
 **Overflow** makes beta -inf or NaN, never large: a non-finite A meets M or a box end in a product that is paid.
 Non-finite results are discarded (boxes) or count as not proved (margins).
 
-**Boxes.** `refine=False`: rule B of docs/soundness.md (CROWN-IBP). `refine=True`: at each neuron that a ReLU reads and
+**Boxes.** `refine=False`: those of `real_sound.py` (CROWN-IBP). `refine=True`: at each neuron that a ReLU reads and
 whose sign is open, claims for +z_i and -z_i tighten the box (CROWN); both are true, so their intersection is.
 """
 

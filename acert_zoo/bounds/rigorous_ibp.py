@@ -1,6 +1,5 @@
-"""Rounding-sound margins of a network: `RigorousNetwork` runs the rules of `real_sound.py` (level `real-sound`) or
-`float32_deployed.py` (level `float32-deployed`) in float64 over a snapshot of the network. What is claimed:
-docs/soundness.md.
+"""Rounding-sound margins of a network: `RigorousNetwork` runs the rules of `rigorous_rules.py`, for level `real-sound`
+or `float32-deployed`, in float64 over a snapshot of the network. What is claimed: docs/soundness.md.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ class RigorousNetwork:
             images: float32 [N, C, H, W], the exact pixels, in [0, 1].
             labels: int64 [N], y.
             eps: radius in pixel units, one number or float64 [N]. It is taken as it is: round fractions up beforehand
-                (`exact.round_up`).
+                (`acert_zoo.exact_numbers.round_up`).
 
         Raises:
             InvalidInputError: wrong dtype or shape, pixels outside [0, 1], labels out of range, eps negative or NaN.

@@ -243,7 +243,7 @@ class CascadeProver:
 
 
 class CascadeCertifier:
-    """Certifies batches for `acert_zoo.certify`; see `acert_zoo.certificates.certify.Certifier`."""
+    """Certifies batches for `acert_zoo.certify`; see `acert_zoo.bounds.certifier.Certifier`."""
 
     def __init__(self, cascade: Cascade, method: str, rounding: str) -> None:
         if method != BoundMethod.IBP:

@@ -22,7 +22,7 @@ def test_bundled_recipes_load_and_survive_json(name: str) -> None:
     assert name.startswith(recipe.dataset)
 
 
-# DESIGN's table of the paper's settings, typed again
+# the paper's table of settings, typed again
 PAPER = {
     "mnist": dict(eps_max="0.4", epochs=80, ramp=20, batch=128, lr=1e-3, l1=0.0, weight=0.5, flip=False, crop=0),
     "cifar10": dict(eps_max="8.8/255", epochs=160, ramp=80, batch=128, lr=2e-3, l1=0.0, weight=0.5, flip=True, crop=2),
