@@ -2,30 +2,31 @@
 
 What torch's own `sigmoid` and `tanh` compute depends on the vector library that it was built with, and is not correctly
 rounded anywhere. So both are computed here, from IEEE operations (with or without FMA), and the error is proved.
-u = 2^-53; "within e" is meant relatively, and (1 + a u)(1 + b u) is written 1 + (a + b) u, what is missing being below u/4.
+u = 2^-53; "within e" is meant relatively; (1 + a u)(1 + b u) is written 1 + (a + b) u, what is missing being below u/4.
 
-**q = exp(-a) for 0 <= a <= 708.** n = round(a / ln 2) <= 1022, and r = a - n ln 2. ln 2 = H + L + rest: H has 42 bits, so
-that n H is exact; |L| < 2^-43; |rest| < 2^-97. r is computed as fl(fl(a - n H) - fl(n L)): |a - n H| and |r| are below
-0.3475 (n may be the second nearest integer by rounding only), |n L| < 2^-33, so the computed r is within
-(0.3475 + 0.3475) u + 2^-86 + n 2^-97 <= u of the true one, absolutely, and exp(-r) changes by at most 1.01 u.
-For a < 0.34 no reduction takes place: n = 0 and r = a, exactly.
+**q = exp(-a) for 0 <= a <= 708.** n = round(a / ln 2) <= 1022, and r = a - n ln 2. ln 2 = H + L + rest: H has 42 bits,
+so that n H is exact; |L| < 2^-44; |rest| < 2^-101. r is computed as fl(fl(a - n H) - fl(n L)): |a - n H| and |r| are
+below 0.3475 and |n L| < 2^-33, so the computed r is off by at most (0.3475 + 0.3475) u + 2^-86 + n 2^-101 <= u, and
+exp(-r) changes by at most 1.01 u. For a < 0.34 no reduction takes place: n = 0 and r = a, exactly.
 
-exp(-r) = sum of (-r)^k / k! up to k = 14: the rest of the series is below 0.3475^15 / 15! * 1.1 < u / 40, absolutely.
-Horner's rule with rounded coefficients deviates by at most g(2 * 14 + 1) times the sum of |r|^k / k!, which is exp(|r|)
-(Higham 2002, section 5.1); relative to exp(-r) that is 29.1 u exp(2 |r|) <= 58.3 u. A factor of 2^-n is exact, since q is a
-normal number. Together, q is within 61 u < E = 2^-47.
+exp(-r) = sum of (-r)^k / k! up to k = 14: the rest of the series is below 0.3475^15 / 15! * 1.1 < u / 900. Horner's
+rule with rounded coefficients deviates by at most g(2 * 14 + 1) times the sum of |r|^k / k!, which is below exp(|r|)
+(Higham 2002, section 5.1); relative to exp(-r) that is 29.1 u exp(2 |r|) <= 58.4 u. A factor of 2^-n is exact, since q
+is a normal number. Together, q is within 61 u < E = 2^-47.
 
 **1 - q for a < 0.34** is a P, P = sum of (-a)^k / (k + 1)! up to k = 13: likewise P is within
-(27.1 exp(0.34) + 1) u / P(0.34) <= 47 u, as the sum of a^k / (k + 1)! is below exp(a) and P(a) >= P(0.34) > 0.847.
+27.1 u exp(0.34) / 0.847 + u <= 47 u, as the sum of a^k / (k + 1)! is below exp(a) and P(a) >= P(0.34) > 0.847.
 So a P is within 48 u < E, unless it underflows.
 
-**sigmoid**: 1 / (1 + q) for x >= 0, q / (1 + q) for x < 0, a = |x|. 1 + q is within E/2 + u (q <= 1), and one division
-more gives at most 2 E + 3 u.
-**tanh**, with q = exp(-2 a), a = |x|: m = 1 - q, tanh = m / (2 - m). For 2 a < 0.34, m is within E; 2 - m, of a value in
-(1, 2], within E/2 + u; the quotient within 2 E. Otherwise q < 0.712 and m > 0.288: m is within 2.48 E + u, 2 - m = 1 + q
-within E/2 + u, the quotient within 3 E + 3 u.
-Both are covered by `RELATIVE` = 4 E + 16 u; underflow (of a P, of q / (1 + q)) by `TINY`. For a > 708 both lie within exp(-708)
-of their limits: q is taken at 708, where it may serve as an upper bound of q, and 0 as a lower one.
+**sigmoid**: 1 / (1 + q) for x >= 0, q / (1 + q) for x < 0, a = |x|. 1 + q is within E/2 + u, as q <= 1; the quotient
+within 2 E + 2 u.
+
+**tanh**, with q = exp(-2 a), a = |x|: m = 1 - q, tanh = m / (2 - m). For 2 a < 0.34, m is within E, and 2 - m > 1.7
+within E/4 + u; the quotient within 2 E + 2 u. Otherwise q < 0.712 and m > 0.288: m is within 2.48 E + u, and
+2 - m = 1 + q within E/2 + 2 u; the quotient within 3 E + 4 u.
+
+`RELATIVE` = 4 E + 16 u covers both, and the roundings of the ends themselves; `TINY` covers underflow (of a P, of
+q / (1 + q)). Both functions being monotone, the value at 708 is a lower bound beyond it, and the limit an upper one.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from acert_zoo.bounds.ibp import Interval
 
 LN2_HIGH = float.fromhex("0x1.62e42fefa38p-1")  # H: ln 2 to 42 bits, so that its product with n < 2^11 is exact
 LN2_LOW = float.fromhex("0x1.ef35793c7673p-45")  # L: the rest of ln 2, to 53 bits
-LARGEST = 708.0  # exp(-708) > 2^-1022: normal
+LARGEST = 708.0  # exp(-708) > 2^-1022: a normal number
 UNREDUCED = 0.34  # below it n = 0
 E = 2.0**-47  # within which q and a P are computed
 RELATIVE = 4 * E + 16 * U64  # within which both functions are
@@ -81,7 +82,9 @@ def _tanh(x: Tensor) -> Tensor:
     return torch.copysign(m / (2 - m), x)
 
 
-def _enclosed(function: Callable[[Tensor], Tensor], least: float, x: Interval, relative: float, absolute: float) -> Interval:
+def _enclosed(
+    function: Callable[[Tensor], Tensor], least: float, x: Interval, relative: float, absolute: float
+) -> Interval:
     """Both ends, moved outward by so much and cut with [least, 1]; an end that is NaN is taken for infinite."""
     lower, upper = function(x.lower.nan_to_num(-math.inf)), function(x.upper.nan_to_num(math.inf))
     lower = down(down(lower - relative * lower.abs()) - absolute).clamp_(least, 1.0)
@@ -93,10 +96,10 @@ def _enclosed(function: Callable[[Tensor], Tensor], least: float, x: Interval, r
 
 
 def sigmoid_box(x: Interval, relative: float = 0.0, absolute: float = 0.0) -> Interval:
-    """Encloses 1 / (1 + exp(-v)) for every v of a float64 box, and what lies within the given distance of it."""
+    """Encloses 1 / (1 + exp(-v)) for every v of a float64 box, and what is off by at most so much of it."""
     return _enclosed(_sigmoid, 0.0, x, RELATIVE + relative, TINY + absolute)
 
 
 def tanh_box(x: Interval, relative: float = 0.0, absolute: float = 0.0) -> Interval:
-    """Encloses tanh(v) for every v of a float64 box, and what lies within the given distance of it."""
+    """Encloses tanh(v) for every v of a float64 box, and what is off by at most so much of it."""
     return _enclosed(_tanh, -1.0, x, RELATIVE + relative, TINY + absolute)

@@ -14,8 +14,9 @@ D loses at most 2.01u hi to its two roundings (one with FMA). With v = 1 + 2k + 
 v b <= 1, hence v D >= s hi - lo. So without the roundings of its own, A D >= (1 + k)|W|(rho + K(|m| + rho)), as
 `real_sound.py` has it for its (1 + k)|W| r, and what follows there holds here:
 (1 + k)(1 - g(L + 1))(1 - u)^3 >= 1 + 10u makes up for the product's roundings and leaves the rest; t, now the first
-summand of d, passes through L + 1 of them, which the 2^-20 in it (see `slack`) covers. M and D miss 2^-1021 by underflow, flush-to-zero included: tiny sum|W|
-covers that. The computed b and v are off by u, which the margins above allow for. QED
+summand of d, passes through L + 1 of them, which the 2^-20 in it (see `slack`) covers. M and D miss 2^-1021 by
+underflow, flush-to-zero included: tiny sum|W| covers that. The computed b and v are off by u, which the margins above
+allow for. QED
 Written with k + q for k (terms.mid) the same holds for float32-deployed, as v b <= 1 for every k > 0; v < 1.1 is
 required: k <= 1/32. The output exceeds the exact image by at most 3k (|W| hi + |bias|) + |W| 2^-799.
 """
