@@ -32,7 +32,9 @@ from acert_zoo.network.graph import (
     Permute,
     ReLU,
     Reshape,
+    Sigmoid,
     Step,
+    Tanh,
 )
 from acert_zoo.network.rule_table import RuleTable
 from acert_zoo.network.traversal import backward
@@ -158,6 +160,6 @@ RULES: RuleTable[Callable[..., Pulled]] = RuleTable(  # (step, A, shape of its i
     },
     {
         BatchNorm: "fold it",
-        **dict.fromkeys((MaxPool, Reshape, Permute, Concat), _NOT_TRAINED),
+        **dict.fromkeys((MaxPool, Reshape, Permute, Concat, Sigmoid, Tanh), _NOT_TRAINED),
     },
 )

@@ -27,6 +27,8 @@ from acert_zoo.network.graph import (
     Permute,
     ReLU,
     Reshape,
+    Sigmoid,
+    Tanh,
 )
 from acert_zoo.network.rule_table import RuleTable
 
@@ -109,6 +111,8 @@ LAYERS: RuleTable[Callable[[Any], nn.Module]] = RuleTable(
         BatchNorm: lambda step: _PerChannel(*step.scale_shift(step.mean, step.var)),
         Normalize: lambda step: _PerChannel(1 / step.std, -step.mean / step.std),
         ReLU: lambda step: nn.ReLU(),
+        Sigmoid: lambda step: nn.Sigmoid(),
+        Tanh: lambda step: nn.Tanh(),
         Flatten: lambda step: nn.Flatten(),
         MaxPool: lambda step: nn.MaxPool2d(step.kernel_size, step.stride, step.padding),
         AvgPool: lambda step: nn.AvgPool2d(step.kernel_size, step.stride, step.padding),

@@ -66,6 +66,8 @@ from acert_zoo.network.graph import (
     Permute,
     ReLU,
     Reshape,
+    Sigmoid,
+    Tanh,
 )
 from acert_zoo.network.rule_table import RuleTable
 from acert_zoo.rounding import RoundingLevel
@@ -279,5 +281,5 @@ RULES: RuleTable[type[_Rule]] = RuleTable(
         ReLU: _ReLURule,
         **dict.fromkeys((Flatten, Reshape, Permute), _RearrangingRule),
     },
-    {Add: _NO_CHAIN, Concat: _NO_CHAIN, **dict.fromkeys((AvgPool, MaxPool, BatchNorm), _NOT_DERIVED)},
+    {Add: _NO_CHAIN, Concat: _NO_CHAIN, **dict.fromkeys((AvgPool, MaxPool, BatchNorm, Sigmoid, Tanh), _NOT_DERIVED)},
 )

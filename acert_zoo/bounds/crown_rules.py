@@ -29,7 +29,9 @@ from acert_zoo.network.graph import (
     Permute,
     ReLU,
     Reshape,
+    Sigmoid,
     Step,
+    Tanh,
 )
 from acert_zoo.network.rule_table import RuleTable
 
@@ -213,7 +215,7 @@ RULES: RuleTable[Callable[..., Pulled]] = RuleTable(
         Flatten: _reshape,
         Reshape: _reshape,
     },
-    {Normalize: _CONCRETISED, MaxPool: _CONCRETISED},
+    dict.fromkeys((Normalize, MaxPool, Sigmoid, Tanh), _CONCRETISED),
 )
 
 

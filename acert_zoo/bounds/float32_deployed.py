@@ -25,6 +25,10 @@ a max sum|W| + max|b| <= 2^126.
 sum is formed before the division, so the overflow guard takes sum|W| = n.
 **Add**: one rounding, 2^-24 |a + b|, and three possible flushes of which at most two happen: 2^-23 |a + b| + 2^-125 at
 each end. **ReLU, max pooling and rearrangements** are exact; a flush there is that of the next step's input.
+**Sigmoid and tanh**: assumed is that the program's value is within 2^-20, relatively, and 2^-125, absolutely, of the
+function's at the float32 argument that it was given: 8 units in the last place, where the vector libraries of torch
+promise 1 to 4 (a test looks at them). An argument flushed to zero moves the value by at most 2^-126. As both functions
+are monotone, the ends of the real enclosure, moved by as much, hold the program's values, monotone or not.
 **BatchNorm** is refused: how a program evaluates it is not fixed.
 Normalize and Add are guarded too: every end they give is at most 2^126.
 
@@ -36,6 +40,8 @@ inputs). It is positive only if the float32 argmax is y. A float32 softmax is an
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +68,8 @@ UNDERFLOW = 2.0**-125  # what one operation of a sum may lose to underflow, with
 NORMALIZE_ERROR = 2.0**-22  # two roundings: (1 + U)^2 - 1 = 2U + U^2
 NORMALIZE_FLUSH = 2.0**-124  # x', x' - mean and the result may be flushed; the first two are divided by std
 ADD_ERROR = 2.0**-23  # one rounding, U |a + b|, and that of our own end
+FUNCTION_ERROR = 2.0**-20  # of the program's sigmoid and tanh: 8 units in the last place, assumed
+FUNCTION_FLUSH = 2.0**-124  # what they may lose where their argument or value is flushed
 LOGITS_UNDERFLOW = 2.0**-123  # of two logits, each 2^-125 an operation, doubled for the roundings of the difference
 LOGITS_LOOSE = 2.0**-40  # above the roundings of the error's own operations
 
@@ -122,6 +130,10 @@ class Float32Deployed(RealSound):
         out = widen(add_boxes(a, b), ADD_ERROR, UNDERFLOW)
         alive &= fits(a) & fits(b) & fits(out)
         return out
+
+    def function(self, enclose: Callable[..., Interval], x: Interval, alive: Tensor) -> Interval:
+        alive &= fits(x)
+        return enclose(x, FUNCTION_ERROR, FUNCTION_FLUSH)
 
 
 class DeployedMarginRows(MarginRows):

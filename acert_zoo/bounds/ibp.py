@@ -33,7 +33,9 @@ from acert_zoo.network.graph import (
     Permute,
     ReLU,
     Reshape,
+    Sigmoid,
     Step,
+    Tanh,
 )
 from acert_zoo.network.rule_table import RuleTable
 from acert_zoo.network.traversal import forward
@@ -173,7 +175,7 @@ RULES: RuleTable[Callable[..., Interval | Ball]] = RuleTable(  # (step, boxes of
         ReLU: _relu,
         Add: _add,
         **dict.fromkeys((Flatten, Reshape, Permute, AvgPool), _nonnegative),
-        **dict.fromkeys((Normalize, MaxPool, Concat), _monotone),
+        **dict.fromkeys((Normalize, MaxPool, Concat, Sigmoid, Tanh), _monotone),
     },
     {},
 )

@@ -191,6 +191,10 @@ class RealSound:
     def add(self, a: Interval, b: Interval, alive: Tensor) -> Interval:
         return add_boxes(a, b)
 
+    def function(self, enclose: Callable[..., Interval], x: Interval, alive: Tensor) -> Interval:
+        """`enclose`: one of `activations.py`. It maps an infinite interval to the function's whole range."""
+        return enclose(x)
+
 
 def per_channel(t: Tensor, like: Tensor) -> Tensor:
     """A per-channel tensor shaped so that it broadcasts along axis 1 of `like`."""

@@ -15,7 +15,7 @@ from acert_zoo.bounds.ibp import Interval, smallest_margin
 from acert_zoo.bounds.real_sound import input_box
 from acert_zoo.bounds.rigorous_rules import Use, level_of
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.network.graph import Linear, Network, ReLU, Selection, Step
+from acert_zoo.network.graph import Linear, Network, ReLU, Selection, Sigmoid, Step
 from acert_zoo.network.traversal import forward
 from acert_zoo.rounding import RoundingLevel
 
@@ -60,7 +60,8 @@ class RigorousNetwork:
         self.head = rules.margin_rows(self.network.head, self.constant)
         self._nonnegative: set[int] = set()  # values with lo >= 0
         for index, step in enumerate(self.network.steps):
-            if isinstance(step, ReLU) or (isinstance(step, Selection) and self._nonnegative.issuperset(step.inputs)):
+            selects = isinstance(step, Selection) and self._nonnegative.issuperset(step.inputs)
+            if selects or isinstance(step, (ReLU, Sigmoid)):
                 self._nonnegative.add(index + 1)
         self._sizes: dict[tuple[int, ...], int] = {}
         self._joint = self._first_joint()

@@ -1,6 +1,6 @@
 """The rules by which rounding-sound boxes pass through a step: one table for each level that proves something.
 
-Why they hold is said where the arithmetic is: `real_sound.py`, `float32_deployed.py`.
+Why they hold is said where the arithmetic is: `real_sound.py`, `float32_deployed.py`, `activations.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from acert_zoo.bounds.activations import sigmoid_box, tanh_box
 from acert_zoo.bounds.directed_rounding import down, up
 from acert_zoo.bounds.float32_deployed import DeployedMarginRows, Float32Deployed
 from acert_zoo.bounds.ibp import Interval
@@ -29,7 +30,9 @@ from acert_zoo.network.graph import (
     Permute,
     ReLU,
     Reshape,
+    Sigmoid,
     Step,
+    Tanh,
 )
 from acert_zoo.network.rule_table import RuleTable
 from acert_zoo.rounding import RoundingLevel, proved_level
@@ -80,6 +83,14 @@ def _relu(level: RealSound, step: Step) -> Rule:
     return rule
 
 
+def _sigmoid(level: RealSound, step: Step) -> Rule:
+    return lambda boxes, use: level.function(sigmoid_box, boxes[0], use.alive)
+
+
+def _tanh(level: RealSound, step: Step) -> Rule:
+    return lambda boxes, use: level.function(tanh_box, boxes[0], use.alive)
+
+
 def _selection(level: RealSound, step: Step) -> Rule:
     """Every output is an entry of the inputs, or 0: monotone, and free of rounding."""
     return lambda boxes, use: Interval(step(*(v.lower for v in boxes)), step(*(v.upper for v in boxes)))
@@ -97,6 +108,8 @@ REAL_SOUND: RuleTable[Prepare] = RuleTable(
         BatchNorm: _batchnorm,
         Add: _add,
         ReLU: _relu,
+        Sigmoid: _sigmoid,
+        Tanh: _tanh,
         **dict.fromkeys((Flatten, Reshape, Permute, Concat, MaxPool), _selection),
     },
     {},

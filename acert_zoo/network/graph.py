@@ -66,6 +66,22 @@ class ReLU(Selection):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Sigmoid(Monotone):
+    """1 / (1 + e^-x)."""
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.sigmoid(x)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Tanh(Monotone):
+    """The hyperbolic tangent."""
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.tanh(x)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Flatten(Selection):
     def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return x.flatten(1)
