@@ -29,7 +29,8 @@ if TYPE_CHECKING:
         UnsupportedLayerError,
         WeightsError,
     )
-    from acert_zoo.zoo.model import AcertModel, load_model
+    from acert_zoo.zoo.load import load_model
+    from acert_zoo.zoo.model import AcertModel
     from acert_zoo.zoo.registry import ModelInfo, list_models, model_info
 
 _HOMES = {
@@ -50,7 +51,8 @@ _HOMES = {
         "UnsupportedLayerError",
         "WeightsError",
     ),
-    "zoo.model": ("AcertModel", "load_model"),
+    "zoo.load": ("load_model",),
+    "zoo.model": ("AcertModel",),
     "zoo.registry": ("ModelInfo", "list_models", "model_info"),
     "data.samples": ("sample_data",),
 }

@@ -170,7 +170,7 @@ def run_subject(run: Path) -> Subject:
 
 
 def zoo_subject(name: str) -> Subject:
-    from acert_zoo.zoo.model import load_model
+    from acert_zoo.zoo.load import load_model
 
     model = load_model(name)
     info = model.info

@@ -23,7 +23,7 @@ from acert_zoo.data import datasets
 from acert_zoo.errors import AcertZooError, InvalidInputError
 from acert_zoo.network import architectures
 from acert_zoo.zoo import registry, weights
-from acert_zoo.zoo.expected_logits import compute_fingerprint
+from acert_zoo.zoo.expected_logits import compute_expected_logits
 from training import cards
 from training.deployment import arch_arguments, check_folding, fold, read_run, tensors_of, trained_model
 from training.evaluate import evaluate_with_bar, summary
@@ -141,7 +141,7 @@ def export(
         "sha256": sha256,
         "size": len(content),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "fingerprint": compute_fingerprint(model, arch_arguments(recipe)["input_shape"]),
+        "expected_logits": compute_expected_logits(model, arch_arguments(recipe)["input_shape"]),
         "recipe": recipe.to_dict(),
         "training": training,
         "license": LICENSE,

@@ -71,7 +71,7 @@ def certificates(config: bytes, content: bytes, kind: str, dataset: str) -> byte
     """Certificates of the bundled test images, from the very bytes that are published."""
     from acert_zoo.certificates.certify import certify
     from acert_zoo.data.samples import sample_data
-    from acert_zoo.zoo.model import load_model
+    from acert_zoo.zoo.load import load_model
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / resolve.CONFIG_NAME).write_bytes(config)

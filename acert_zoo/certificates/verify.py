@@ -111,7 +111,7 @@ def _named_model(header: Header, download: bool) -> nn.Module:
     """The registered model that the file names; never a path, nor a Hub repository of the file's choice."""
     if header.model is None:
         raise InvalidInputError("the file names no registered model: give the model to check against (--model)")
-    from acert_zoo.zoo.model import load_model
+    from acert_zoo.zoo.load import load_model
     from acert_zoo.zoo.registry import model_info
 
     name = header.model if header.model_version is None else f"{header.model}.v{header.model_version}"

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -42,16 +43,22 @@ def check_revision(revision: str) -> str:
     return revision
 
 
+@dataclass(frozen=True)
+class DownloadOptions:
+    """How files are fetched; the fields are `acert_zoo.load_model`'s arguments of the same names."""
+
+    cache_dir: str | os.PathLike[str] | None = None
+    local_files_only: bool = False
+    force_download: bool = False
+    token: str | bool | None = None
+    progress: bool = True
+
+
+DEFAULT_OPTIONS = DownloadOptions()
+
+
 def download(
-    repo_id: str,
-    filename: str,
-    *,
-    revision: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
-    force_download: bool = False,
-    token: str | bool | None = None,
-    progress: bool = True,
+    repo_id: str, filename: str, revision: str | None = None, options: DownloadOptions = DEFAULT_OPTIONS
 ) -> Path:
     """The path in huggingface_hub's cache of one file, downloaded first where it is not there.
 
@@ -70,25 +77,26 @@ def download(
     check_repo_id(repo_id)
     if revision is not None:
         check_revision(revision)
-    options: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "token": token}
     what = f"{repo_id}@{revision or 'main'}: {filename}"
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with _one_error(what), _progress_bars(progress), _plain_names(what):
+            with _one_error(what), _progress_bars(options.progress), _plain_names(what):
                 path = hf_hub_download(
                     repo_id,
                     filename,
-                    local_files_only=local_files_only,
-                    force_download=force_download,
+                    revision=revision,
+                    cache_dir=None if options.cache_dir is None else Path(options.cache_dir),
+                    local_files_only=options.local_files_only,
+                    force_download=options.force_download,
+                    token=options.token,
                     library_name="acert-zoo",
-                    **options,
                 )
             break
         except _TryAgain as failure:
             if attempt == ATTEMPTS:
                 raise DownloadError(f"{failure} ({ATTEMPTS} attempts)") from failure.__cause__
             time.sleep(min(2**attempt / 2, 8))
-    return _inside_cache(Path(path), cache_dir)
+    return _inside_cache(Path(path), options.cache_dir)
 
 
 _asking: ContextVar[str | None] = ContextVar("asking", default=None)

@@ -1,6 +1,6 @@
-"""The fingerprint of a checkpoint: its logits on fixed images, compared after every loading.
+"""The logits that a checkpoint must give on fixed images: recorded at export, compared after every loading.
 
-The digest proves that the bytes are right; the fingerprint proves that this machine's torch, and our reading of the
+The digest proves that the bytes are right; the logits prove that this machine's torch, and our reading of the
 bytes, make the same network of them as at export.
 """
 
@@ -18,7 +18,7 @@ IMAGES = 2
 TOLERANCE = 1e-4
 
 
-def fingerprint_input(input_shape: Sequence[int], images: int = IMAGES) -> Tensor:
+def reference_images(input_shape: Sequence[int], images: int = IMAGES) -> Tensor:
     """Fixed images, float32 [images, C, H, W]: pixel i (in memory order) is b / 255, b = (2654435761 (i + 1) mod 2^32)
     div 2^24, a multiplicative hash: the same on every platform, without a random generator."""
     channels, height, width = input_shape
@@ -28,20 +28,20 @@ def fingerprint_input(input_shape: Sequence[int], images: int = IMAGES) -> Tenso
 
 
 @torch.no_grad()
-def compute_fingerprint(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]:
-    """The registry's `fingerprint` of a model in eval mode: {"images": n, "logits": n rows of K numbers}."""
-    logits = model(fingerprint_input(input_shape))
+def compute_expected_logits(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]:
+    """The registry's `expected_logits` of a model in eval mode: {"images": n, "logits": n rows of K numbers}."""
+    logits = model(reference_images(input_shape))
     return {"images": IMAGES, "logits": logits.to(torch.float64).tolist()}
 
 
 @torch.no_grad()
-def check_fingerprint(model: nn.Module, input_shape: Sequence[int], expected: Mapping[str, Any], name: str) -> None:
-    """Compares a loaded model with its fingerprint.
+def check_expected_logits(model: nn.Module, input_shape: Sequence[int], expected: Mapping[str, Any], name: str) -> None:
+    """Compares a loaded model's logits with the recorded ones.
 
     The logits may differ by 1e-4 of the largest expected one (other float32 summation orders differ by about 1e-6).
 
     Raises:
-        WeightsError: they differ by more, or `expected` is not a fingerprint.
+        WeightsError: they differ by more, or `expected` is no such record.
     """
     try:
         wanted = torch.tensor(expected["logits"], dtype=torch.float64)
@@ -49,10 +49,12 @@ def check_fingerprint(model: nn.Module, input_shape: Sequence[int], expected: Ma
         if rows != len(wanted) or wanted.dim() != 2 or not 1 <= rows <= 64 or not bool(torch.isfinite(wanted).all()):
             raise ValueError("logits must be finite, one row an image")
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise WeightsError(f"{name}: the recorded fingerprint is not readable ({error!r})") from None
-    logits = model(fingerprint_input(input_shape, rows)).to(torch.float64)
+        raise WeightsError(f"{name}: the recorded logits cannot be read ({error!r})") from None
+    logits = model(reference_images(input_shape, rows)).to(torch.float64)
     if logits.shape != wanted.shape:
-        raise WeightsError(f"{name}: the fingerprint has shape {tuple(wanted.shape)}, the logits {tuple(logits.shape)}")
+        raise WeightsError(
+            f"{name}: the recorded logits have shape {tuple(wanted.shape)}, the network's {tuple(logits.shape)}"
+        )
     difference = float((logits - wanted).abs().max())
     allowed = TOLERANCE * max(float(wanted.abs().max()), 1e-3)
     if not difference <= allowed:

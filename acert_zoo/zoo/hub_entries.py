@@ -75,7 +75,7 @@ def _entry(info: ModelInfo) -> Callable[..., Any]:
 
 
 def _load(name: str, progress: bool, options: dict[str, Any]) -> Any:
-    from acert_zoo.zoo.model import load_model
+    from acert_zoo.zoo.load import load_model
 
     return load_model(name, progress=progress, **options)
 

@@ -1,4 +1,4 @@
-"""From a name to a verified network: `load_model`, and `AcertModel`, the module that it returns.
+"""`AcertModel`, the module that a checkpoint becomes, and how it is made of the verified file.
 
 Loading never runs code that came with the weights: the record names one of this package's architectures, its sizes are
 checked, the network is laid out without memory, and only then do the tensors of the verified file take their places.
@@ -19,27 +19,21 @@ from typing import Any
 from torch import Tensor, nn
 
 from acert_zoo._files import write_atomically
-from acert_zoo._json import parse_json
 from acert_zoo.bounds.certified_prediction import predict_certified
 from acert_zoo.bounds.network_certifier import NetworkCertifier
-from acert_zoo.cascades.cascade import Cascade
 from acert_zoo.errors import (
     InvalidInputError,
     MissingDependencyError,
-    UnknownNameError,
-    UnsoundSettingError,
-    UnsupportedLayerError,
     WeightsError,
 )
 from acert_zoo.network.torch_defaults import under_standard_defaults
 from acert_zoo.network.tracing import trace
 from acert_zoo.rounding import BoundMethod, RoundingLevel
-from acert_zoo.zoo import registry, resolve, weights
-from acert_zoo.zoo.expected_logits import check_fingerprint, compute_fingerprint
+from acert_zoo.zoo import resolve, weights
+from acert_zoo.zoo.download import DownloadOptions
+from acert_zoo.zoo.expected_logits import check_expected_logits, compute_expected_logits
 from acert_zoo.zoo.meta_network import blank_network, check_tensors
 from acert_zoo.zoo.model_info import ModelInfo
-
-_MAX_MEMBERS = 32
 
 
 class AcertModel(nn.Module):
@@ -86,7 +80,7 @@ class AcertModel(nn.Module):
     def weights_sha256(self) -> str:
         """sha256 of the weights file: of the loaded one while the weights are as loaded, else of the one
         `save_pretrained` would write now."""
-        digest = hashlib.sha256(weights.serialize(self.classifier.state_dict(), self.metadata)).hexdigest()
+        digest = weights.sha256_of(self.classifier.state_dict(), self.metadata)
         unchanged = digest == self._loaded_digest and self.info is not None and self.info.sha256 is not None
         return self.info.sha256 if unchanged else digest  # type: ignore[union-attr,return-value]
 
@@ -121,18 +115,11 @@ class AcertModel(nn.Module):
         text = os.fspath(name)
         if text.count("/") == 1 and not os.path.exists(text) and not text.startswith((resolve.HUB_PREFIX, ".", "/")):
             text = resolve.HUB_PREFIX + text
-        located = resolve.locate(
-            text,
-            revision=revision,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-            token=token,
-            progress=progress,
-        )
+        options = DownloadOptions(cache_dir, local_files_only, force_download, token, progress)
+        located = resolve.locate(text, revision, options)
         if located.info.kind != "model":
             raise WeightsError(f"{text} is a {located.info.kind}: load it with acert_zoo.load_model")
-        return _assemble(located)
+        return assemble(located)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Writes config.json, model.safetensors and, where there is none, a short README.md into `directory`.
@@ -150,9 +137,9 @@ class AcertModel(nn.Module):
         info, metadata = self.info, self.metadata
         if self.weights_sha256 != info.sha256:
             training = self.training
-            fingerprint = compute_fingerprint(self.eval(), self.input_shape)
+            expected = compute_expected_logits(self.eval(), self.input_shape)
             self.train(training)
-            info = replace(info, fingerprint=fingerprint, metrics=(), hub=None, sha256=None, size=None)
+            info = replace(info, expected_logits=expected, metrics=(), hub=None, sha256=None, size=None)
             info = replace(info, parameters=sum(p.numel() for p in self.classifier.parameters()), file=None)
             metadata = {**metadata, "config": json.dumps(json.loads(resolve.format_config(info)))}
         content = weights.serialize(state, metadata)
@@ -200,97 +187,25 @@ class AcertModel(nn.Module):
         return str(commit)
 
 
-def load_model(
-    name: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
-    force_download: bool = False,
-    token: str | bool | None = None,
-    progress: bool = True,
-) -> AcertModel | Cascade:
-    """The model `name`, verified, in eval mode.
-
-    Args:
-        name: a registered name (`cifar10_kappa025`, `cifar10_kappa025.v1`), `hf-hub:owner/repo[@revision]`, a folder
-            with config.json and model.safetensors, or a .safetensors file.
-        revision: branch, tag or commit of a Hub repository; registered models have theirs pinned.
-        cache_dir: huggingface_hub's cache, by default its own ($HF_HOME).
-        local_files_only: never use the network (HF_HUB_OFFLINE=1 does the same).
-        force_download: fetch again what is in the cache.
-        token: Hub token; True, or None, for the one of `hf auth login`; False for none.
-        progress: whether downloads show a progress bar.
+@under_standard_defaults
+def assemble(located: resolve.Located) -> AcertModel:
+    """The model whose verified file `located` holds, in eval mode.
 
     Raises:
-        UnknownNameError: `name` means nothing, or its architecture is not of this package.
-        InvalidInputError: `name` is neither a string nor a path.
-        DownloadError: the Hub cannot be reached, refuses, or has no such file.
-        WeightsError: missing, truncated or altered file, other tensors than the architecture's, another fingerprint.
+        UnknownNameError, WeightsError: see `acert_zoo.load_model`.
     """
-    if not isinstance(name, (str, os.PathLike)):
-        raise InvalidInputError(f"a model is loaded by name, such as 'cifar10_kappa025', not by {name!r:.80}")
-    options: dict[str, Any] = {
-        "cache_dir": cache_dir,
-        "local_files_only": local_files_only,
-        "force_download": force_download,
-        "token": token,
-        "progress": progress,
-    }
-    located = resolve.locate(name, revision=revision, **options)
-    if located.info.kind == "cascade":
-        return _assemble_cascade(located, options)
-    return _assemble(located)
-
-
-@under_standard_defaults
-def _assemble(located: resolve.Located) -> AcertModel:
     info, source = located.info, str(located.path)
     classifier = blank_network(info, WeightsError)
     tensors = weights.read_tensors(located.content, source)
     check_tensors(classifier, tensors, source, WeightsError)
     classifier.load_state_dict(tensors, strict=True, assign=True)
     model = AcertModel(classifier, info, weights.read_metadata(located.content, source)).eval()
-    model._loaded_digest = hashlib.sha256(weights.serialize(tensors, model.metadata)).hexdigest()
-    if info.fingerprint is not None:
-        check_fingerprint(model, model.input_shape, info.fingerprint, source)
+    # The file's own digest, unless another program has written it, with the tensors in another order, say.
+    ours = weights.serialize(tensors, model.metadata) == located.content
+    model._loaded_digest = info.sha256 if ours else weights.sha256_of(tensors, model.metadata)
+    if info.expected_logits is not None:
+        check_expected_logits(model, model.input_shape, info.expected_logits, source)
     return model
-
-
-@under_standard_defaults
-def _assemble_cascade(located: resolve.Located, options: Mapping[str, Any]) -> Cascade:
-    """A cascade from its JSON: {"schema_version": 1, "members": [{"name": NAME.vN, "sha256": ...}], "gates": [eps]}."""
-    source = str(located.path)
-    try:
-        document = parse_json(located.content.decode("utf-8"))
-        if document["schema_version"] != 1:
-            raise ValueError("its schema_version is not known")
-        named = [(str(m["name"]), str(m["sha256"])) for m in document["members"]]
-        gates = [str(gate) for gate in document["gates"]]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WeightsError(f"{source} is not a cascade file: {error!r}") from error
-    if len(named) > _MAX_MEMBERS:
-        raise WeightsError(f"{source} names {len(named)} members; at most {_MAX_MEMBERS} are loaded")
-    members = []
-    for name, sha256 in named:
-        try:
-            registry.model_info(name)  # members are registered checkpoints: a cascade file reaches no other place
-        except UnknownNameError as error:
-            raise UnknownNameError(
-                f"{source} names a member that this release of acert-zoo does not have (a newer one may): {error}"
-            ) from None
-        member = resolve.locate(name, **options)
-        if member.info.kind != "model" or member.info.sha256 != sha256:
-            raise WeightsError(f"{source}: member {name} is not the model with sha256 {sha256}")
-        members.append(_assemble(member))
-    try:
-        cascade = Cascade(members, gates).eval()
-    except (InvalidInputError, UnsoundSettingError, UnsupportedLayerError) as error:
-        raise WeightsError(f"{source} is no cascade that can be built: {error}") from error
-    cascade.info = located.info
-    if located.info.fingerprint is not None and cascade.input_shape is not None:
-        check_fingerprint(cascade, cascade.input_shape, located.info.fingerprint, source)
-    return cascade
 
 
 def _short_card(info: ModelInfo) -> str:

@@ -77,7 +77,7 @@ class ModelInfo:
         file: path of the weights, relative to the package (registry) or to config.json (a folder).
         sha256, size: of that file, checked before a byte of it is parsed; of a cascade, whose file is JSON, those of
             its canonical layout (`_json.canonical_json`).
-        fingerprint: logits of a fixed input, compared after loading (see `acert_zoo.zoo.expected_logits`).
+        expected_logits: those of fixed images, compared after loading (see `acert_zoo.zoo.expected_logits`).
     """
 
     name: str
@@ -93,7 +93,7 @@ class ModelInfo:
     sha256: str | None = None
     size: int | None = None
     parameters: int | None = None
-    fingerprint: Mapping[str, Any] | None = None
+    expected_logits: Mapping[str, Any] | None = None
     metrics: tuple[Metric, ...] = ()
     recipe: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -120,9 +120,11 @@ class ModelInfo:
         for key in ("dataset", "method", "eps_max", "license"):
             if not isinstance(getattr(self, key), str | None):
                 raise InvalidInputError(f"{self.name}: {key} {getattr(self, key)!r} is not a string")
-        for key in ("recipe", "training", "fingerprint"):
-            if not isinstance(getattr(self, key), Mapping) and (key != "fingerprint" or self.fingerprint is not None):
-                raise InvalidInputError(f"{self.name}: {key} is an object, got {getattr(self, key)!r}")
+        for key in ("recipe", "training", "expected_logits"):
+            if not isinstance(getattr(self, key), Mapping) and (
+                key != "expected_logits" or self.expected_logits is not None
+            ):
+                raise InvalidInputError(f"{self.name}: {key} is an object, got {value!r}")
         if self.file is not None:
             _check_relative(self.name, self.file)
 

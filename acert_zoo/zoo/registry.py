@@ -132,8 +132,8 @@ def add_record(path: str | os.PathLike[str], record: Mapping[str, Any] | ModelIn
     info = ModelInfo.from_dict(record.to_dict() if isinstance(record, ModelInfo) else record)
     values = info.to_dict()
     lacking = [key for key in _REQUIRED if values[key] in (None, [], {}, "")]
-    if info.kind == "model" and not info.fingerprint:
-        lacking.append("fingerprint")
+    if info.kind == "model" and not info.expected_logits:
+        lacking.append("expected_logits")
     if lacking:
         raise InvalidInputError(f"{info.versioned_name}: the registry also needs {', '.join(lacking)}")
     return _update(Path(path), info)

@@ -14,15 +14,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from acert_zoo._files import is_plain_file
 from acert_zoo._json import parse_json
 from acert_zoo.errors import InvalidInputError, UnknownNameError, WeightsError
 from acert_zoo.zoo import download, registry, weights
+from acert_zoo.zoo.download import DEFAULT_OPTIONS, DownloadOptions
 from acert_zoo.zoo.model_info import ModelInfo
 
 HUB_PREFIX = "hf-hub:"
@@ -43,14 +42,7 @@ class Located:
 
 
 def locate(
-    name: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
-    force_download: bool = False,
-    token: str | bool | None = None,
-    progress: bool = True,
+    name: str | os.PathLike[str], revision: str | None = None, options: DownloadOptions = DEFAULT_OPTIONS
 ) -> Located:
     """Finds, fetches and verifies the file that `name` means; see the module's table.
 
@@ -59,13 +51,6 @@ def locate(
         DownloadError: the Hub cannot give the file.
         WeightsError: the file is not the expected one, or no record says what it is.
     """
-    options: dict[str, Any] = {
-        "cache_dir": cache_dir,
-        "local_files_only": local_files_only,
-        "force_download": force_download,
-        "token": token,
-        "progress": progress,
-    }
     text = os.fspath(name)
     if not isinstance(text, str):
         raise InvalidInputError(f"a model is named by a string or a path, got {name!r}")
@@ -92,13 +77,13 @@ def locate(
     return _registered(info, options)
 
 
-def _registered(info: ModelInfo, options: Mapping[str, Any]) -> Located:
+def _registered(info: ModelInfo, options: DownloadOptions) -> Located:
     path = registry.PACKAGE / (info.file or "")
     if not info.file or not is_plain_file(path):
         if info.hub is None:
             raise WeightsError(f"the bundled file {path} of {info.versioned_name} is missing; install acert-zoo again")
         name = CASCADE_NAME if info.kind == "cascade" else WEIGHTS_NAME
-        path = download.download(info.hub.repo_id, name, **{**options, "revision": info.hub.revision})
+        path = download.download(info.hub.repo_id, name, info.hub.revision, options)
     return Located(info, _verified(path, info), path)
 
 
@@ -109,15 +94,15 @@ def _verified(path: Path, info: ModelInfo) -> bytes:
     return weights.read_verified(path, info.sha256, info.size)
 
 
-def _from_hub(repo_id: str, revision: str | None, options: Mapping[str, Any]) -> Located:
+def _from_hub(repo_id: str, revision: str | None, options: DownloadOptions) -> Located:
     download.check_repo_id(repo_id)
     try:
-        config = download.download(repo_id, CONFIG_NAME, revision=revision, **options)
+        config = download.download(repo_id, CONFIG_NAME, revision, options)
         info = read_config(config, repo_id)
         # The weights of the very commit whose config was read, should the branch have moved in between.
         pinned = download.commit_of(config) or revision
         name = CASCADE_NAME if info.kind == "cascade" else WEIGHTS_NAME
-        path = download.download(repo_id, name, revision=pinned, **options)
+        path = download.download(repo_id, name, pinned, options)
     except download.FileNotInRepositoryError as error:
         raise WeightsError(
             f"{repo_id} is not an acert-zoo repository: it must hold {CONFIG_NAME} and {WEIGHTS_NAME}. Pickled weights "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +128,18 @@ def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None 
     Raises:
         InvalidInputError: a tensor that is neither finite float32 nor int64 (BatchNorm's counters).
     """
+    return b"".join(_parts(tensors, metadata))
+
+
+def sha256_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """sha256 of `serialize`'s file, without building it; the same errors."""
+    digest = hashlib.sha256()
+    for part in _parts(tensors, metadata):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> Iterator[bytes]:
     import torch
 
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
@@ -146,7 +158,8 @@ def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None 
         offset += len(part)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+    yield len(text).to_bytes(8, "little") + text
+    yield from parts
 
 
 def write_safetensors(

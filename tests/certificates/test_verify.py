@@ -250,7 +250,7 @@ def test_a_file_sends_nobody_to_the_network(
         asked.append((name, local_files_only))
         raise DownloadError("not in the local cache")
 
-    monkeypatch.setattr("acert_zoo.zoo.model.load_model", load)
+    monkeypatch.setattr("acert_zoo.zoo.load.load_model", load)
     for name in ("hf-hub:owner/repo", "owner/repo", str(tmp_path), "../model.safetensors", "cifar10_kappa999"):
         edit(file, 0, model=name, model_version=None)
         with pytest.raises(InvalidInputError, match="no model of the zoo"):

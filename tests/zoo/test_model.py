@@ -16,7 +16,7 @@ import acert_zoo
 from acert_zoo.errors import AcertZooError, InvalidInputError, UnknownNameError, WeightsError
 from acert_zoo.network.tracing import trace
 from acert_zoo.zoo import registry, weights
-from acert_zoo.zoo.expected_logits import check_fingerprint, compute_fingerprint, fingerprint_input
+from acert_zoo.zoo.expected_logits import check_expected_logits, compute_expected_logits, reference_images
 from acert_zoo.zoo.model import AcertModel
 from tests.support.models import KWARGS, files_of, record_of, small_model, with_config
 
@@ -114,13 +114,13 @@ def test_altered_and_truncated_bundled_files_are_refused_and_left(zoo: Path) -> 
 
 
 def test_a_network_that_does_not_give_its_recorded_logits_is_refused(folder: Path) -> None:
-    fingerprint = json.loads((folder / "config.json").read_text())["fingerprint"]
-    scale = max(abs(v) for row in fingerprint["logits"] for v in row)
-    fingerprint["logits"][1][2] += 1e-6 * scale  # another machine's rounding
-    rewrite(folder, fingerprint=fingerprint)
+    expected = json.loads((folder / "config.json").read_text())["expected_logits"]
+    scale = max(abs(v) for row in expected["logits"] for v in row)
+    expected["logits"][1][2] += 1e-6 * scale  # another machine's rounding
+    rewrite(folder, expected_logits=expected)
     acert_zoo.load_model(folder)
-    fingerprint["logits"][1][2] += 1e-3 * scale
-    rewrite(folder, fingerprint=fingerprint)
+    expected["logits"][1][2] += 1e-3 * scale
+    rewrite(folder, expected_logits=expected)
     with pytest.raises(WeightsError, match="does not give its recorded logits"):
         acert_zoo.load_model(folder)
 
@@ -138,19 +138,19 @@ def test_a_network_that_does_not_give_its_recorded_logits_is_refused(folder: Pat
         {"logits": [[0.0] * 4] * 2, "images": 10**9},
     ],
 )
-def test_fingerprints_that_are_none(bad: dict[str, Any]) -> None:
-    with pytest.raises(WeightsError, match="fingerprint"):
-        check_fingerprint(small_model(), (3, 8, 8), bad, "x")
+def test_expected_logits_that_are_none(bad: dict[str, Any]) -> None:
+    with pytest.raises(WeightsError, match="recorded logits"):
+        check_expected_logits(small_model(), (3, 8, 8), bad, "x")
 
 
-def test_fingerprint_input_by_hand() -> None:
+def test_reference_images_by_hand() -> None:
     """2654435761 mod 2^32 >> 24 = 158; twice that: 5308871522 - 4294967296 = 1013904226 >> 24 = 60."""
-    pixels = fingerprint_input((1, 1, 2), images=1).flatten().tolist()
+    pixels = reference_images((1, 1, 2), images=1).flatten().tolist()
     assert pixels == [pytest.approx(158 / 255), pytest.approx(60 / 255)]
-    large = fingerprint_input((3, 64, 64))
+    large = reference_images((3, 64, 64))
     assert (large.min().item(), large.max().item()) == (0, 1)
     model = small_model()
-    check_fingerprint(model, (3, 8, 8), compute_fingerprint(model, (3, 8, 8)), "x")
+    check_expected_logits(model, (3, 8, 8), compute_expected_logits(model, (3, 8, 8)), "x")
 
 
 def test_missing_unexpected_and_misshapen_tensors_are_named(folder: Path) -> None:
