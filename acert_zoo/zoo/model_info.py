@@ -120,10 +120,9 @@ class ModelInfo:
         for key in ("dataset", "method", "eps_max", "license"):
             if not isinstance(getattr(self, key), str | None):
                 raise InvalidInputError(f"{self.name}: {key} {getattr(self, key)!r} is not a string")
-        for key in ("recipe", "training", "expected_logits"):
-            if not isinstance(getattr(self, key), Mapping) and (
-                key != "expected_logits" or self.expected_logits is not None
-            ):
+        objects = {"recipe": self.recipe, "training": self.training, "expected_logits": self.expected_logits or {}}
+        for key, value in objects.items():
+            if not isinstance(value, Mapping):
                 raise InvalidInputError(f"{self.name}: {key} is an object, got {value!r}")
         if self.file is not None:
             _check_relative(self.name, self.file)
