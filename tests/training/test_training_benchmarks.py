@@ -55,3 +55,11 @@ def test_radius_search_quality(load, tmp_path: Path) -> None:
     refused = CliRunner().invoke(module.main, [str(a) for a in arguments[:-1]] + ["optimizer.lr=0.02"])
     assert refused.exit_code == 1
     assert "other settings" in refused.output
+
+
+def test_step_precision(load, tmp_path: Path) -> None:
+    recipe, module = write_recipe(tmp_path / "tiny.toml"), load("step_precision")
+    assert [row[2][0] for row in module.ROWS] == ["precision=float32"] * 2 + ["precision=bfloat16"] * 3
+    seconds = json.loads(run(module, "--recipe", recipe, "--steps", 2, "--row", 0))
+    assert len(seconds) == 2
+    assert min(seconds) > 0
