@@ -41,6 +41,7 @@ def batch_statistics_on_meta() -> Iterator[None]:
         {"objective": "ibp"},
         {"objective": "crown-ibp"},
         {"objective": "standard"},
+        {"precision": "bfloat16", "optimizer": {"name": "muon"}},
     ],
 )
 def test_every_phase_of_a_run_without_reading_a_value(root: str, changes: dict[str, Any]) -> None:
