@@ -78,6 +78,29 @@ def round_down(f: Fraction) -> float:
     return -round_up(-f)
 
 
+def down(value: float | Fraction, digits: int) -> str:
+    """`value` >= 0 with `digits` decimals, rounded down exactly: what was proved is never printed as more.
+
+    >>> down(0.0299, 2), down(Fraction(2, 3), 3)
+    ('0.02', '0.666')
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    scaled = math.floor(Fraction(value) * 10**digits)
+    text = str(scaled).rjust(digits + 1, "0")
+    return text[:-digits] + "." + text[-digits:] if digits else text
+
+
+def up(value: float | Fraction, digits: int) -> str:
+    """`value` >= 0 with `digits` decimals, rounded up exactly: for upper bounds."""
+    return down(Fraction(math.ceil(Fraction(value) * 10**digits), 10**digits), digits)
+
+
+def decimal_down(value: float, digits: int) -> str:
+    """As `down`, for a number of a JSON file: the decimal it prints as is meant, 54.3 and not the float64 below."""
+    return down(Fraction(repr(float(value))), digits) if math.isfinite(value) else str(value)
+
+
 def shortest_down(r: float) -> str:
     """The shortest decimal string that reads back as the float64 `r` and whose exact decimal value is <= r.
 

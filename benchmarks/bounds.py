@@ -43,8 +43,8 @@ def test_images(dataset: str, n: int) -> tuple[torch.Tensor, torch.Tensor, str]:
     """The first n test images as float32 pixels, their labels, and which set they are from."""
     try:
         images, labels = datasets.load_split(dataset, "test")
-        pixels = torch.from_numpy(images[:n].copy()).permute(0, 3, 1, 2).float() / 255
-        return pixels.contiguous(), torch.from_numpy(labels[:n].copy()).long(), "test set"
+        pixels = datasets.to_pixels(images[:n].copy()).contiguous()
+        return pixels, torch.from_numpy(labels[:n].copy()).long(), "test set"
     except AcertZooError:
         return (*acert_zoo.sample_data(dataset, n=n), "bundled test images")
 

@@ -22,6 +22,7 @@ import torch
 
 import acert_zoo
 from acert_zoo.data import datasets
+from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import DatasetNotFoundError
 from training.loop import Trainer
 from training.recipe import Recipe, load_recipe
@@ -41,8 +42,9 @@ def small_root(folder: Path, recipe: Recipe, n: int) -> str:
         index = torch.arange(n) % len(samples)
         images = (samples[index] * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         labels = targets[index].numpy()
-    total = n + datasets.VALIDATION_SIZE
-    mine = np.sort(np.random.default_rng(0).permutation(total)[: -datasets.VALIDATION_SIZE])
+    held_out = int(dataset_info(recipe.dataset).validation)
+    total = n + held_out
+    mine = np.sort(np.random.default_rng(0).permutation(total)[:-held_out])
     (folder / recipe.dataset).mkdir()
     for name, values in (("images", images), ("labels", labels)):
         array = np.zeros((total, *values.shape[1:]), values.dtype)

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from acert_zoo._files import write_atomically
-from acert_zoo.data.datasets import dataset_info, inexact_test_images, load_split, read_meta
+from acert_zoo.data.datasets import inexact_test_images, load_split
+from acert_zoo.data.registration import dataset_info
 from acert_zoo.data.samples import FOLDER
 
 CLASS_ROUNDS = {"cifar10": (range(10), 10), "mnist": (range(10), 10), "tinyimagenet": (range(0, 200, 10), 1)}
@@ -40,12 +41,6 @@ def choose(labels: np.ndarray, classes: range, rounds: int, excluded: list[int])
     return [int(indices[r]) for r in range(rounds) for indices in per_class]
 
 
-def class_names(name: str, data_root: str | None) -> list[str]:
-    """Short class names: a digit, "airplane", or the first of a WordNet entry's words."""
-    classes = read_meta(name, data_root)["classes"]
-    return [c if isinstance(c, str) else c["words"].split(",")[0] for c in classes]
-
-
 def make(name: str, data_root: str | None, folder: Path = FOLDER) -> None:
     """Writes `folder`/NAME.png and NAME.json."""
     images, labels = load_split(name, "test", data_root)
@@ -67,7 +62,6 @@ def make(name: str, data_root: str | None, folder: Path = FOLDER) -> None:
         "columns": columns,
         "indices": indices,
         "labels": labels[indices].tolist(),
-        "classes": class_names(name, data_root),
     }
     lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in values.items())
     write_atomically(folder / f"{name}.json", f"{{\n{lines}\n}}\n".encode())

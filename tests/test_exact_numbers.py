@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.exact_numbers import parse_eps, round_down, round_up, shortest_down
+from acert_zoo.exact_numbers import decimal_down, down, parse_eps, round_down, round_up, shortest_down, up
 
 BAD_NUMBERS = [-0.5, math.nan, math.inf, Fraction(-1, 2), b"1"]
 
@@ -80,3 +80,36 @@ def test_no_shorter_decimal_would_do(r):
 def test_only_radii_are_printed(bad):
     with pytest.raises(InvalidInputError, match="finite"):
         shortest_down(bad)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(0.0, 2, "0.00"), (0.0299, 2, "0.02"), (1.0, 3, "1.000"), (0.3, 17, "0.29999999999999998"), (12.999, 0, "12")],
+)
+def test_down_by_hand(value: float, digits: int, text: str) -> None:
+    assert down(value, digits) == text
+
+
+def test_up_by_hand() -> None:
+    assert up(0.0201, 2) == "0.03"
+    assert up(0.5, 2) == "0.50"
+    assert up(0.0, 2) == "0.00"
+
+
+@given(st.floats(0, 1), st.integers(0, 12))
+def test_down_and_up_enclose_the_value_tightly(value: float, digits: int) -> None:
+    low, high = Fraction(down(value, digits)), Fraction(up(value, digits))
+    assert low <= Fraction(value) <= high
+    assert high - low in (0, Fraction(1, 10**digits))
+
+
+def test_numbers_of_json_files_mean_the_decimal_they_print_as() -> None:
+    assert down(54.3, 2) == "54.29"  # the float64 lies below
+    assert decimal_down(54.3, 2) == "54.30"
+    assert decimal_down(0.29999999, 3) == "0.299"
+    assert decimal_down(7, 0) == "7"
+
+
+def test_ratios_of_decimals_are_exact() -> None:
+    assert parse_eps("8.8/255") == Fraction(88, 2550)
+    assert parse_eps("0.4") == Fraction(2, 5)

@@ -23,11 +23,6 @@ def generator(*seeds: int, device: torch.device | str = "cpu") -> torch.Generato
     return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
 
 
-def pixels(images: Tensor) -> Tensor:
-    """uint8 [N, H, W, C] to float32 [N, C, H, W] in [0, 1] (k -> fl32(k / 255)), channels_last in memory."""
-    return images.permute(0, 3, 1, 2).float().div_(255)
-
-
 class Batches:
     """The training split on `device`. `len(self)` is its number of images; a last incomplete batch is left out."""
 
@@ -71,4 +66,4 @@ class Batches:
         images = self.images[index]
         if self.recipe.augmentation.flip or self.recipe.augmentation.crop_padding:
             images = augment(images, self._draws.select(block))
-        return index, pixels(images), self.labels[index]
+        return index, datasets.to_pixels(images), self.labels[index]

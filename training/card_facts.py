@@ -1,44 +1,6 @@
-"""What cards say of data sets, methods and rounding levels: facts that no record holds."""
+"""What cards say of methods and rounding levels: facts that no record holds."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class DatasetFacts:
-    """What a card says of a data set. `hub_id` is its id on the Hugging Face Hub."""
-
-    hub_id: str
-    about: str
-    terms: str
-    bibtex: str
-
-
-DATASETS = {
-    "cifar10": DatasetFacts(
-        "uoft-cs/cifar10",
-        "CIFAR-10: 32x32 colour photographs of ten classes of animals and vehicles",
-        "CIFAR-10 has no stated licence; its authors ask for a citation (Krizhevsky 2009)",
-        "@techreport{krizhevsky2009learning,\n  title={Learning multiple layers of features from tiny images},\n"
-        "  author={Krizhevsky, Alex},\n  institution={University of Toronto},\n  year={2009}\n}",
-    ),
-    "mnist": DatasetFacts(
-        "ylecun/mnist",
-        "MNIST: 28x28 grey images of handwritten digits",
-        "MNIST is distributed under CC BY-SA 3.0",
-        "@article{lecun1998gradient,\n  title={Gradient-based learning applied to document recognition},\n"
-        "  author={LeCun, Yann and Bottou, L{\\'e}on and Bengio, Yoshua and Haffner, Patrick},\n"
-        "  journal={Proceedings of the IEEE},\n  volume={86},\n  number={11},\n  pages={2278--2324},\n  year={1998}\n}",
-    ),
-    "tinyimagenet": DatasetFacts(
-        "zh-plus/tiny-imagenet",
-        "Tiny ImageNet: 64x64 colour photographs of 200 ImageNet classes",
-        "Tiny ImageNet is under ImageNet's terms: non-commercial research and education",
-        "@article{le2015tiny,\n  title={Tiny {ImageNet} visual recognition challenge},\n"
-        "  author={Le, Ya and Yang, Xuan},\n  journal={CS 231N},\n  year={2015}\n}",
-    ),
-}
 
 PAPER_BIBTEX = """@inproceedings{nurlanov2024adaptive,
   title={Adaptive Certified Training: Towards Better Accuracy-Robustness Tradeoffs},

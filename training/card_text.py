@@ -13,10 +13,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from acert_zoo.cli.numbers import duration
+from acert_zoo.data.registration import dataset_info
+from acert_zoo.exact_numbers import decimal_down, parse_eps
 from acert_zoo.zoo.model_info import Metric, ModelInfo
-from training.card_facts import CASCADE_ROUNDING_TEXT, DATASETS, METHOD_TEXT, PAPER_BIBTEX, ROUNDING_TEXT
-from training.evaluation import exact_radius, floor_text
-from training.figures import PRETTY
+from training.card_facts import CASCADE_ROUNDING_TEXT, METHOD_TEXT, PAPER_BIBTEX, ROUNDING_TEXT
 from training.tradeoff import picture
 
 
@@ -26,13 +27,13 @@ def paragraph(text: str) -> str:
 
 
 def percent(metric: Metric | None) -> str:
-    return "-" if metric is None else floor_text(metric.value, 2)
+    return "-" if metric is None else decimal_down(metric.value, 2)
 
 
 def certified(info: ModelInfo) -> list[Metric]:
     """Certified accuracies on the test set, smallest eps first."""
     found = [m for m in info.metrics if m.metric == "certified_accuracy" and m.split == "test"]
-    return sorted(found, key=lambda m: exact_radius(m.eps or "0"))
+    return sorted(found, key=lambda m: parse_eps(m.eps or "0"))
 
 
 def metric_label(metric: Metric) -> str:
@@ -46,14 +47,14 @@ def metric_label(metric: Metric) -> str:
 
 def metadata(info: ModelInfo) -> ModelCardData:
     """The card's YAML, validated by huggingface_hub."""
-    facts = DATASETS[str(info.dataset)]
+    facts = dataset_info(str(info.dataset))
     tags = ["certified-robustness", "adversarial-robustness", "interval-bound-propagation", "acert-zoo", "safetensors"]
     results = [
         EvalResult(
             task_type="image-classification",
             task_name="Image classification",
-            dataset_type=facts.hub_id,
-            dataset_name=PRETTY[str(info.dataset)],
+            dataset_type=facts.hub_id or facts.name,
+            dataset_name=facts.display_name,
             dataset_split=m.split,
             metric_type=m.metric,
             metric_name=metric_label(m),
@@ -72,19 +73,12 @@ def metadata(info: ModelInfo) -> ModelCardData:
         license=str(info.license).lower(),
         library_name="acert-zoo",
         pipeline_tag="image-classification",
-        datasets=[facts.hub_id],
+        datasets=[facts.hub_id] if facts.hub_id else None,
         metrics=["accuracy"],
         tags=tags,
         model_name=info.name,
         eval_results=results,
     )
-
-
-def duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
 
 
 def recipe_toml(recipe: Mapping[str, Any]) -> str:
@@ -100,7 +94,7 @@ def recipe_toml(recipe: Mapping[str, Any]) -> str:
 def results_table(info: ModelInfo) -> str:
     rows = ["| | value | test images | bound | rounding |", "|---|---:|---:|---|---|"]
     for m in info.metrics:
-        value = floor_text(m.value, 6 if m.unit == "pixel" else 2)
+        value = decimal_down(m.value, 6 if m.unit == "pixel" else 2)
         bound = m.method.upper() if m.method else "-"
         rows.append(f"| {metric_label(m)} | {value} | {m.n:,} | {bound} | {m.rounding or '-'} |")
     return "\n".join(rows)
@@ -128,9 +122,10 @@ def training_data(info: ModelInfo) -> str:
     if info.kind == "cascade":
         chosen = info.recipe.get("chosen", "on the validation split")
         return f"Members and gates were chosen {chosen}; the test set was read once, for the table above."
+    facts = dataset_info(str(info.dataset))
     return (
-        f"{DATASETS[str(info.dataset)].about}. The official training set without 5,000 images held out for validation; "
-        "this recipe was chosen on those. The test set was read once for these weights, for the table above."
+        f"{facts.about or facts.display_name}. The official training set without {facts.held_out} held out for "
+        "validation; this recipe was chosen on those. The test set was read once for these weights, for the table above."
     )
 
 
@@ -163,7 +158,7 @@ The network was trained at a small scale; larger networks reach more (see the gr
         more = "Images\nthat only an accurate last stage answers have little or no certified radius."
     return f"""For research on certified robustness, as a baseline, and wherever a small classifier with a guarantee is of use. The
 guarantee is about l-inf perturbations of pixels alone: not about rotations, blur, other corruptions, other norms or
-images unlike {PRETTY[str(info.dataset)]}, and it does not say that the label itself is right. {more}"""  # noqa: E501
+images unlike {dataset_info(str(info.dataset)).display_name}, and it does not say that the label itself is right. {more}"""  # noqa: E501
 
 
 def smallest_radius(info: ModelInfo) -> str:
@@ -218,7 +213,8 @@ def render(
         cascade: the cascade file's document (members, gates).
     """
     name, dataset = info.name, str(info.dataset)
-    facts, pretty = DATASETS[dataset], PRETTY[dataset]
+    facts = dataset_info(dataset)
+    pretty, terms = facts.display_name, facts.license or "The licence of the data set is not stated"
     accuracy, acr = info.metric("accuracy"), info.metric("acr_percent")
     best = certified(info)
     headline = f"{percent(accuracy)} % natural accuracy"
@@ -297,7 +293,7 @@ images have radius 0 in the ACR.
     body += f"""
 ## Licence
 
-The weights are under {info.license}. {facts.terms}.
+The weights are under {info.license}. {terms}.
 
 ## Citation
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import click
 
+from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import AcertZooError
 from acert_zoo.zoo import registry
 from acert_zoo.zoo.model_info import ModelInfo
 from training import card_text, tradeoff
 from training.card_facts import SHORT_METHOD
 from training.card_text import certified, percent
-from training.figures import PRETTY
 from training.zoo_folder import ZooFolder, write_atomic
 
 FIGURE_FOLDER = "figures"
@@ -90,7 +90,7 @@ def _grouped(infos: list[ModelInfo], heading: str, link: str) -> str:
     parts = []
     for dataset in dict.fromkeys(str(i.dataset) for i in infos):
         members = [i for i in infos if i.dataset == dataset]
-        parts.append(f"{heading} {PRETTY.get(dataset, dataset)}\n\n{models_table(members, link)}\n")
+        parts.append(f"{heading} {dataset_info(dataset).display_name}\n\n{models_table(members, link)}\n")
     return "\n".join(parts)
 
 
@@ -116,7 +116,9 @@ def readme_blocks(zoo: ZooFolder) -> dict[str, str]:
     """The blocks of README.md that are rendered: name -> content."""
     infos = [info for info, _ in newest(zoo)]
     figures = [
-        tradeoff.picture(f"docs/figures/tradeoff-{d}", f"{PRETTY.get(d, d)}: accuracy against average certified radius")
+        tradeoff.picture(
+            f"docs/figures/tradeoff-{d}", f"{dataset_info(d).display_name}: accuracy against average certified radius"
+        )
         for d, points in tradeoff.registry_points(zoo).items()
         if d == "cifar10" or len(points) > 2
     ]

@@ -7,12 +7,9 @@ the same chunks whatever N is, and each chunk is certified by one process.
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
@@ -27,35 +24,14 @@ from torch import nn
 from acert_zoo.certificates.certify import certify
 from acert_zoo.data import datasets
 from acert_zoo.errors import AcertZooError, InvalidInputError
+from acert_zoo.exact_numbers import decimal_down
 from training import distributed
 from training.deployment import deployed_model, read_run, weights_digest
-from training.evaluation import Evaluation, differences, floor_text, store_evaluation
+from training.environment import versions
+from training.evaluation import Evaluation, differences, store_evaluation
 from training.zoo_folder import ZooFolder, dump_json, write_atomic
 
 CHUNK = 500
-
-
-def inexact_test_images(dataset: str, data_root: str | None) -> tuple[int, ...]:
-    """Indices of test images that the local copy of the data set itself declares to be approximations (meta.json)."""
-    import json
-
-    root = data_root or os.environ.get(datasets.DATA_ENVIRONMENT_VARIABLE)
-    meta = Path(root) / dataset / "meta.json" if root else None
-    if meta is None or not meta.is_file():
-        return ()
-    return tuple(sorted(int(i) for i in json.loads(meta.read_text(encoding="utf-8")).get("test_inexact", ())))
-
-
-def versions() -> dict[str, str]:
-    """What a number may depend on: Python, torch, NumPy and this package."""
-    from acert_zoo._version import __version__
-
-    return {
-        "acert-zoo": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": package_version("numpy"),
-    }
 
 
 def evaluate(
@@ -110,7 +86,7 @@ def evaluate(
         correct=correct.bool().numpy(),
         total=total,
         rounding=rounding,
-        inexact=tuple(i for i in inexact_test_images(dataset, data_root) if i < n),
+        inexact=tuple(i for i in sorted(datasets.inexact_test_images(dataset, data_root)) if i < n),
         environment={
             "seconds": round(time.monotonic() - began, 1),
             "processes": world,
@@ -141,7 +117,7 @@ def summary(evaluation: Evaluation) -> str:
         )
         digits = 6 if m["unit"] == "pixel" else 2
         lines.append(
-            f"  {label:<32} {floor_text(m['value'], digits):>9} {'' if m['unit'] == 'pixel' else '%'}".rstrip()
+            f"  {label:<32} {decimal_down(m['value'], digits):>9} {'' if m['unit'] == 'pixel' else '%'}".rstrip()
         )
     if evaluation.inexact:
         lines.append(

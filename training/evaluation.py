@@ -19,7 +19,7 @@ import numpy as np
 
 from acert_zoo.data import datasets
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.exact_numbers import parse_eps, round_down
+from acert_zoo.exact_numbers import down, parse_eps, round_down
 from training.zoo_folder import ZooFolder, dump_json, write_atomic
 
 SCHEMA_VERSION = 1
@@ -34,19 +34,7 @@ RADIUS_ATOL = 1e-7
 
 def floor_decimal(value: Fraction, digits: int) -> float:
     """`value` >= 0 cut to `digits` decimals: the number that prints so is never more than `value`."""
-    return float(Fraction(value * 10**digits // 1, 10**digits))
-
-
-def floor_text(value: float, digits: int) -> str:
-    """`value` >= 0, read as the decimal it prints as, cut to `digits` decimals."""
-    whole, rest = divmod(Fraction(repr(float(value))) * 10**digits // 1, 10**digits)
-    return f"{whole}.{rest:0{digits}d}" if digits else str(whole)
-
-
-def exact_radius(text: str) -> Fraction:
-    """The exact value of a training radius such as "8.8/255" (`parse_eps` takes whole numbers in ratios only)."""
-    numerator, _, denominator = text.partition("/")
-    return parse_eps(numerator) / (parse_eps(denominator) if denominator else 1)
+    return float(down(value, digits))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +84,7 @@ class Evaluation:
         return floor_decimal(sum(map(Fraction, self.radius.tolist()), Fraction(0)) / self.n, 9)
 
     def acr_percent(self, eps_max: str) -> float:
-        cap = exact_radius(eps_max)
+        cap = parse_eps(eps_max)
         total = sum((min(Fraction(r), cap) for r in self.radius.tolist()), Fraction(0))
         return floor_decimal(100 * total / self.n / cap, 6)
 
@@ -136,7 +124,7 @@ class Evaluation:
 
     def curve(self) -> dict[str, list[float]]:
         """Certified accuracy (percent) on an even grid of eps (pixel units) over [0, 1.5 eps_max]."""
-        top = exact_radius(self.eps_max) * Fraction(3, 2)
+        top = parse_eps(self.eps_max) * Fraction(3, 2)
         grid = [top * i / (_CURVE_POINTS - 1) for i in range(_CURVE_POINTS)]
         return {
             "eps": [round_down(e) for e in grid],

@@ -17,7 +17,6 @@ import numpy as np
 
 from acert_zoo.data import datasets
 from acert_zoo.exact_numbers import parse_eps
-from training.evaluation import exact_radius
 from training.paper_reference import PAPER
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 DRAWING_VERSION = 2  # raise it when the look changes, so that every figure counts as stale
-PRETTY = {"cifar10": "CIFAR-10", "mnist": "MNIST", "tinyimagenet": "Tiny ImageNet"}
 METHODS = {"acert": "ACERT", "ibp": "IBP", "cascade": "Cascade", "crown-ibp": "CROWN-IBP", "sabr": "SABR"}
 _MARKERS = {"acert": "o", "ibp": "s", "cascade": "D", "crown-ibp": "^", "sabr": "v"}
 
@@ -159,7 +157,7 @@ def _tradeoff(figure: Figure, axes: Axes, points: Sequence[Point], style: Theme,
     dataset, eps_max = points[0].dataset, points[0].eps_max
     paper = PAPER.get(dataset)
     grey = f". Grey: the paper, {paper.network}" if paper else ""
-    subtitle = f"{PRETTY.get(dataset, dataset)}, {_counted(points)}{grey}"
+    subtitle = f"{datasets.dataset_info(dataset).display_name}, {_counted(points)}{grey}"
     _heading(figure, "Accuracy against certified robustness", subtitle, style)
     if paper:
         for label, curve, line in (("ACERT", paper.acert, "-"), ("IBP", paper.ibp, (0, (4, 2)))):
@@ -250,9 +248,8 @@ def _mix(colour: str, other: str, share: float) -> tuple[float, float, float]:
 
 def _certified(figure: Figure, axes: Axes, points: Sequence[Point], style: Theme, mark: str | None) -> None:
     dataset, eps_max = points[0].dataset, points[0].eps_max
-    _heading(
-        figure, "Certified accuracy against eps", f"{PRETTY.get(dataset, dataset)}, {_counted(points)}", style
-    )  # fmt: skip
+    subtitle = f"{datasets.dataset_info(dataset).display_name}, {_counted(points)}"
+    _heading(figure, "Certified accuracy against eps", subtitle, style)
     scale, unit = (255, "/255") if eps_max.endswith("/255") else (1, "")
     reported = datasets.dataset_info(dataset).reported_eps
     first = float(parse_eps(reported[0]))
@@ -275,9 +272,9 @@ def _certified(figure: Figure, axes: Axes, points: Sequence[Point], style: Theme
             zorder=5 if marked else 4,
             label=p.name,
         )
-    high = any(_at(p, 0.9 * float(exact_radius(eps_max))) > 45 for p in shown)
+    high = any(_at(p, 0.9 * float(parse_eps(eps_max))) > 45 for p in shown)
     axes.set_ylim(0, 100 if high else min(100, 10 * (max(p.curve_certified[0] for p in shown) // 10 + 1)))
-    axes.set_xlim(0, float(exact_radius(eps_max)) * 1.5 * scale)
+    axes.set_xlim(0, float(parse_eps(eps_max)) * 1.5 * scale)
     for eps in reported:
         at = float(parse_eps(eps)) * scale
         axes.axvline(at, color=style.muted, lw=1, ls=(0, (1, 2)), zorder=3)

@@ -23,11 +23,11 @@ from huggingface_hub.hf_api import RepoFile
 
 from acert_zoo.certificates import file
 from acert_zoo.certificates.lines import Line
+from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import AcertZooError, CertificateFileError, InvalidInputError, UnknownNameError
 from acert_zoo.zoo import registry, resolve, weights
 from acert_zoo.zoo.model_info import ModelInfo
 from training import card_text, cards, tradeoff
-from training.card_facts import DATASETS
 from training.evaluation import RADIUS_ATOL, RADIUS_RTOL
 from training.figures import THEMES, digest, draw
 from training.zoo_folder import ZooFolder, dump_json
@@ -55,7 +55,7 @@ def eval_results(info: ModelInfo) -> str:
     """The metrics in the Hub's `.eval_results` format."""
     entries = [
         EvalResultEntry(
-            dataset_id=DATASETS[str(info.dataset)].hub_id,
+            dataset_id=dataset_info(str(info.dataset)).hub_id or str(info.dataset),
             task_id=m.metric if m.eps is None else f"{m.metric}_linf_{m.eps.replace('/', '_')}",
             value=m.value,
             notes=", ".join(

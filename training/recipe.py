@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from acert_zoo.data.datasets import DATASETS, parse_float
+from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import InvalidInputError, UnknownNameError
+from acert_zoo.exact_numbers import parse_eps
 from acert_zoo.network.architectures import ARCHITECTURES
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -25,8 +26,8 @@ def _in(where: str, value: float, low: float, high: float = math.inf) -> None:
 
 def _radius_or_nan(text: str) -> float:
     try:
-        return parse_float(text)
-    except (ValueError, ZeroDivisionError):
+        return float(parse_eps(text))
+    except InvalidInputError:
         return math.nan
 
 
@@ -86,11 +87,11 @@ class Radius:
 
     @property
     def eps_max_value(self) -> float:
-        return parse_float(self.eps_max)
+        return float(parse_eps(self.eps_max))
 
     @property
     def eps_min_value(self) -> float:
-        return parse_float(self.eps_min)
+        return float(parse_eps(self.eps_min))
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ class Recipe:
     precision: str = "float32"  # of a step's activations and products, bounds included; validation is float32
     compile: bool = False  # elementwise passes as torch.compile's loops
     precise_bn: int = 0  # batches over which BatchNorm's running statistics are taken anew when training ends
-    validation_images: int = 5000  # how many of the 5,000 held-out images are looked at after each epoch
+    validation_images: int = 5000  # how many of the held-out images are looked at after each epoch
     validate_every: int = 1  # epochs from one look to the next; the last epoch is always looked at
     optimizer: Optimizer = field(default_factory=Optimizer)
     radius: Radius = field(default_factory=Radius)
@@ -186,7 +187,7 @@ class Recipe:
     def __post_init__(self) -> None:
         from training.objectives import OBJECTIVES  # here, because objectives read recipes
 
-        _one_of("data set", self.dataset, DATASETS)
+        dataset_info(self.dataset)
         _one_of("objective", self.objective, OBJECTIVES)
         _one_of("architecture", self.arch, ARCHITECTURES)
         _one_of("initialization", self.initialization, ("ibp", "torch"))

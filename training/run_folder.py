@@ -9,19 +9,16 @@ from __future__ import annotations
 import io
 import json
 import os
-import platform
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from acert_zoo._files import write_atomically
-from acert_zoo._version import __version__
 from acert_zoo.errors import InvalidInputError
 from training import distributed
+from training.environment import environment
 from training.recipe import Recipe
 
 
@@ -116,37 +113,3 @@ class RunFolder:
             f"{self.path / name} cannot be written ({error.strerror or error}); the last good state is kept. Make room "
             f"and continue with --resume {self.path}"
         )
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    return {
-        "versions": {
-            "acert-zoo": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-        "commit": _commit(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "threads": torch.get_num_threads(),
-        "processes": distributed.world_size(),
-    }
-
-
-def _commit() -> str | None:
-    """The checkout's commit, with "+changes" where tracked files differ from it; None outside a git checkout."""
-    try:
-        commit, changes = (
-            subprocess.run(
-                ["git", *arguments],
-                cwd=Path(__file__).parent,
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=30,
-            ).stdout.strip()
-            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return commit + ("+changes" if changes else "")

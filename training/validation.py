@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from acert_zoo.bounds.ibp import robust_margin
 from acert_zoo.data import datasets
+from acert_zoo.exact_numbers import parse_eps
 from acert_zoo.network.tracing import trace
 from training import distributed
-from training.batches import pixels
 from training.recipe import Recipe
 
 # Radii at which images are certified, as shares of eps_max. Dense towards 0, where radii of fragile models lie.
@@ -39,12 +39,11 @@ class Validation:
         network = trace(model).fold_batchnorm().detach()
         eps_max = self.recipe.radius.eps_max_value
         reported = datasets.dataset_info(self.recipe.dataset).reported_eps
-        radii = [eps_max * share for share in GRID] + [datasets.parse_float(e) for e in reported]
+        radii = [eps_max * share for share in GRID] + [float(parse_eps(e)) for e in reported]
         counts = torch.zeros(1 + len(radii), device=self.labels.device)
         for start in range(0, len(self.labels), BATCH):
-            counts += self._count(
-                network, pixels(self.images[start : start + BATCH]), self.labels[start : start + BATCH], radii
-            )
+            part = slice(start, start + BATCH)
+            counts += self._count(network, datasets.to_pixels(self.images[part]), self.labels[part], radii)
         percent = distributed.mean_over_ranks(counts) * distributed.world_size() * (100 / self.total)
         accuracy, *certified = percent.tolist()
         curve = [accuracy, *certified[: len(GRID)]]

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import acert_zoo
+from acert_zoo.data.datasets import to_pixels
 from acert_zoo.errors import AcertZooError, InvalidInputError
 from acert_zoo.network.graph import Affine
 from acert_zoo.network.tracing import trace
-from training.batches import pixels
 from training.run_folder import RunError, RunFolder
 
 IMAGES = 2048  # that the statistics of an unfolded BatchNorm are taken over
@@ -44,7 +44,7 @@ def start_from(source: str, model: nn.Module, images: Tensor) -> None:
             raise RunError(f"init_from: the weights of {source} do not fit the recipe's network: {error}") from error
         return
     try:
-        unfold(acert_zoo.load_model(source), model, pixels(images[:IMAGES].cpu()))
+        unfold(acert_zoo.load_model(source), model, to_pixels(images[:IMAGES].cpu()))
     except AcertZooError as error:
         raise RunError(
             f"init_from: {source!r} is neither the folder of a run nor a model to start from: {error}"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import click
 
-from acert_zoo.cli.numbers import down
 from acert_zoo.cli.terminal import print_facts, print_json, print_table
+from acert_zoo.exact_numbers import decimal_down
 
 if TYPE_CHECKING:
     from acert_zoo.zoo.model_info import Metric, ModelInfo
@@ -96,5 +95,4 @@ def _metric_row(m: Metric) -> tuple[str, ...]:
 
 
 def _value(m: Metric) -> str:
-    # The registry holds decimals: 54.3 is meant, not the float64 below it.
-    return down(Fraction(repr(m.value)), 2 if m.unit == "%" else 6)
+    return decimal_down(m.value, 2 if m.unit == "%" else 6)

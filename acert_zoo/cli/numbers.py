@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from fractions import Fraction
 
 from acert_zoo.errors import InvalidInputError
-
-
-def down(value: float | Fraction, digits: int) -> str:
-    """`value` >= 0 with `digits` decimals, rounded down exactly: down(0.0299, 2) = "0.02"."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    scaled = math.floor(Fraction(value) * 10**digits)
-    text = str(scaled).rjust(digits + 1, "0")
-    return text[:-digits] + "." + text[-digits:] if digits else text
-
-
-def up(value: float, digits: int) -> str:
-    """`value` >= 0 with `digits` decimals, rounded up exactly: for upper bounds."""
-    return down(Fraction(math.ceil(Fraction(value) * 10**digits), 10**digits), digits)
+from acert_zoo.exact_numbers import down
 
 
 def percent(part: int, whole: int) -> str:

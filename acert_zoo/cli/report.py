@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from acert_zoo.cli.numbers import down, duration, percent, radius, up
+from acert_zoo.cli.numbers import duration, percent, radius
 from acert_zoo.cli.terminal import print_facts, print_table, printable
-from acert_zoo.data.datasets import DATASETS
-from acert_zoo.exact_numbers import parse_eps
+from acert_zoo.data.registration import class_names, dataset_info
+from acert_zoo.errors import UnknownNameError
+from acert_zoo.exact_numbers import down, parse_eps, up
 from acert_zoo.rounding import RoundingLevel
 
 if TYPE_CHECKING:
@@ -78,8 +79,16 @@ class Report:
 
     def _claims(self) -> list[Claim]:
         """The radii asked for, else those that results on this data set are usually reported at."""
-        known = DATASETS.get(self.inputs.dataset or (self.info and self.info.dataset) or "")
-        return self.claims or [Claim(e, parse_eps(e)) for e in (known.reported_eps if known else ())]
+        if self.claims or self._dataset is None:
+            return self.claims
+        try:
+            return [Claim(e, parse_eps(e)) for e in dataset_info(self._dataset).reported_eps]
+        except UnknownNameError:
+            return []
+
+    @property
+    def _dataset(self) -> str | None:
+        return self.inputs.dataset or (self.info.dataset if self.info else None)
 
     def _model(self) -> str:
         if self.info is None:
@@ -142,10 +151,7 @@ class Report:
         return row
 
     def _class(self, label: int) -> str:
-        from acert_zoo.data.samples import sample_info, sample_sets
-
-        dataset = self.inputs.dataset or (self.info.dataset if self.info else None)
-        classes = sample_info(dataset).classes if dataset in sample_sets() else ()
+        classes = class_names(self._dataset)
         return f"{label} {classes[label]}" if label < len(classes) and classes[label] != str(label) else str(label)
 
 

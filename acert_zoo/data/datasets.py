@@ -1,86 +1,19 @@
-"""Data sets: what the zoo knows of each, and reading their splits from a folder of NumPy files."""
+"""Reading the splits of data sets: NumPy files, which are made once from what is there."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from acert_zoo.errors import DatasetNotFoundError, InvalidInputError, UnknownNameError
+from acert_zoo.data.registration import DatasetInfo, dataset_info, dataset_root
+from acert_zoo.errors import DatasetNotFoundError, InvalidInputError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-DATA_ENVIRONMENT_VARIABLE = "ACERT_ZOO_DATA"
-VALIDATION_SIZE = 5000
-
-
-def parse_float(text: str) -> float:
-    """ "8.8/255" or "0.3" as the nearest float64 (training only; certification parses exactly)."""
-    numerator, _, denominator = text.partition("/")
-    return float(Fraction(numerator) / Fraction(denominator or "1"))
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """Facts of one data set. `eps_max` and `reported_eps` are l-inf radii in pixel units, written exactly."""
-
-    name: str
-    input_shape: tuple[int, int, int]  # (C, H, W)
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    eps_max: str
-    reported_eps: tuple[str, ...]
-
-    @property
-    def eps_max_value(self) -> float:
-        return parse_float(self.eps_max)
-
-
-DATASETS = {
-    d.name: d
-    for d in (
-        DatasetInfo("mnist", (1, 28, 28), 10, (0.1307,), (0.3081,), "0.4", ("0.1", "0.3", "0.4")),
-        DatasetInfo("fashionmnist", (1, 28, 28), 10, (0.2860,), (0.3530,), "0.1", ("0.05", "0.1")),
-        DatasetInfo(
-            "cifar10",
-            (3, 32, 32),
-            10,
-            (0.4914, 0.4822, 0.4465),
-            (0.2470, 0.2435, 0.2616),
-            "8.8/255",
-            ("2/255", "8/255"),
-        ),
-        DatasetInfo(
-            "tinyimagenet", (3, 64, 64), 200, (0.4802, 0.4481, 0.3975), (0.2764, 0.2689, 0.2816), "1/255", ("1/255",)
-        ),
-    )
-}
-
-
-def dataset_info(name: str) -> DatasetInfo:
-    """The facts of data set `name`; UnknownNameError if there is none."""
-    if name not in DATASETS:
-        raise UnknownNameError.near("data set", name, DATASETS)
-    return DATASETS[name]
-
-
-def default_root() -> Path:
-    """Where data sets go that are downloaded without naming a folder: $XDG_CACHE_HOME/acert-zoo/data."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "acert-zoo" / "data"
-
-
-def _root(data_root: str | os.PathLike[str] | None) -> tuple[Path, bool]:
-    """The folder of the data sets, and whether the user named it."""
-    named = data_root or os.environ.get(DATA_ENVIRONMENT_VARIABLE)
-    return (Path(named).expanduser(), True) if named else (default_root(), False)
-
 
 def load_split(
     name: str,
@@ -91,35 +24,50 @@ def load_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(images uint8 [N, H, W, C], labels int64 [N]) of one split.
 
-    The folder holds `<name>/{train,test}_{images,labels}.npy`. Where these are not there yet, they are made, once, from
-    what is: torchvision's own files (`cifar-10-batches-py`, `MNIST/raw`), the official `tiny-imagenet-200`, or
-    torchvision's download. The test images stay a memory map; train and val are one uint8 array each.
+    The folder holds `<name>/{train,test}_{images,labels}.npy`, or the data set's registration names another folder with
+    such files. Where these are not there yet, they are made, once, from what is: folders of images
+    (`{train,test}/<class>/*.png`), torchvision's own files (`cifar-10-batches-py`, `MNIST/raw`), the official
+    `tiny-imagenet-200`, or torchvision's download. The test images stay a memory map; train and val are one uint8 array
+    each.
 
     Args:
-        split: "train" (without the validation images), "val" (the held-out 5,000 training images) or "test".
+        split: "train" (without the validation images), "val" (the held-out training images, as many as the data set's
+            registration says) or "test".
         data_root: the folder of the data sets; by default $ACERT_ZOO_DATA, else a folder in the user's cache.
         download: whether torchvision may download; by default only into the folder in the user's cache.
 
     Raises:
+        UnknownNameError: no such data set.
         DatasetNotFoundError: the data set is not there, or the files are not of this data set.
         MissingDependencyError: torchvision is needed and not installed.
     """
-    info = dataset_info(name)
+    info = dataset_info(name, data_root)
     if split not in ("train", "val", "test"):
         raise InvalidInputError(f"unknown split {split!r}; known: train, val, test")
-    root, named = _root(data_root)
     stem = "test" if split == "test" else "train"
-    folder = root / name
-    if not (folder / f"{stem}_images.npy").exists():
-        from acert_zoo.data.sources import prepare
-
-        prepare(info, root, download=not named if download is None else download)
-    images, labels = _read(info, folder, stem)
+    images, labels = _read(info, _folder(info, stem, data_root, download), stem)
     if split == "test":
         return images, labels
+    held_out = info.validation_size(len(images))
     order = np.random.default_rng(0).permutation(len(images))
-    chosen = np.sort(order[-VALIDATION_SIZE:] if split == "val" else order[:-VALIDATION_SIZE])
+    chosen = np.sort(order[-held_out:] if split == "val" else order[:-held_out])
     return images[chosen], labels[chosen]
+
+
+def _folder(info: DatasetInfo, stem: str, data_root: str | os.PathLike[str] | None, download: bool | None) -> Path:
+    """The folder that holds the NumPy files of one stem, made where they are not there yet."""
+    root, named = dataset_root(data_root)
+    folder = info.files or root / info.name
+    if (folder / f"{stem}_images.npy").exists():
+        return folder
+    if (folder / stem).is_dir():
+        from acert_zoo.data.class_folders import converted
+
+        return converted(info, folder, stem)
+    from acert_zoo.data.sources import prepare
+
+    prepare(info, root, folder, download=not named if download is None else download)
+    return folder
 
 
 def _read(info: DatasetInfo, folder: Path, stem: str) -> tuple[np.ndarray, np.ndarray]:
@@ -146,7 +94,8 @@ def _read(info: DatasetInfo, folder: Path, stem: str) -> tuple[np.ndarray, np.nd
 
 def read_meta(name: str, data_root: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """The data set's meta.json (`classes`, `test_inexact`, ...); empty where the folder has none."""
-    path = _root(data_root)[0] / name / "meta.json"
+    info = dataset_info(name, data_root)
+    path = (info.files or dataset_root(data_root)[0] / name) / "meta.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
@@ -155,11 +104,13 @@ def inexact_test_images(name: str, data_root: str | os.PathLike[str] | None = No
     return [int(i) for i in read_meta(name, data_root).get("test_inexact", [])]
 
 
-def to_pixels(images: np.ndarray) -> Tensor:
+def to_pixels(images: np.ndarray | Tensor) -> Tensor:
     """uint8 [N, H, W, C] to float32 pixels [N, C, H, W] in [0, 1]: k -> fl32(k / 255), as torchvision's ToTensor.
 
-    The memory format is channels_last, in which convolutions are fastest on the CPU.
+    The memory format is channels_last, in which convolutions are fastest on the CPU. A tensor stays on its device.
     """
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(torch.float32).div(255)
+    if not isinstance(images, torch.Tensor):
+        images = torch.from_numpy(np.ascontiguousarray(images))
+    return images.permute(0, 3, 1, 2).to(torch.float32).div_(255)

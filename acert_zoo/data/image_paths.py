@@ -9,6 +9,7 @@ from pathlib import Path
 
 from acert_zoo._files import check_plain_file
 from acert_zoo.data.image_files import FORMATS, SUFFIXES
+from acert_zoo.data.registration import folder_key
 from acert_zoo.errors import InvalidInputError, UnknownNameError
 
 
@@ -68,8 +69,8 @@ def folder_labels(paths: Sequence[ImagePath], classes: Sequence[Sequence[str]], 
         InvalidInputError: some images lie in folders of classes and others do not.
         UnknownNameError: some images lie in folders of classes and others in folders of other names.
     """
-    index = {_key(name): label for label, names in enumerate(classes) for name in names}
-    labels = [next((index[k] for k in map(_key, p.folders) if k in index), None) for p in paths]
+    index = {folder_key(name): label for label, names in enumerate(classes) for name in names}
+    labels = [next((index[k] for k in map(folder_key, p.folders) if k in index), None) for p in paths]
     if all(label is None for label in labels):
         return None
     for found, label in zip(paths, labels, strict=True):
@@ -82,6 +83,3 @@ def folder_labels(paths: Sequence[ImagePath], classes: Sequence[Sequence[str]], 
         raise UnknownNameError(f"{where}: {UnknownNameError.near(f'class of {what}', found.folders[0], known)}")
     return [label for label in labels if label is not None]
 
-
-def _key(name: str) -> str:
-    return "".join(c for c in name.casefold() if c not in " _-")

@@ -1,7 +1,7 @@
 """Real test images that come with the package, so that everything runs at once and offline.
 
-Each data set has one lossless PNG sheet of tiles (row by row) and a JSON file with labels, class names, indices in the
-test set, source and licence; `scripts/make_samples.py` makes both. Images stand in rounds of one per class, so that any
+Each data set has one lossless PNG sheet of tiles (row by row) and a JSON file with labels, indices in the test set,
+source and licence; `scripts/make_samples.py` makes both. Images stand in rounds of one per class, so that any
 first n are balanced.
 """
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -30,18 +31,21 @@ class SampleInfo:
     Attributes:
         indices: position of each image in the data set's test split (Tiny ImageNet: its labelled validation split).
         labels: class index of each image.
-        classes: names of all classes of the data set.
         tile: (height, width, channels) of one image; `columns` of them stand in a row of the sheet.
     """
 
     dataset: str
     indices: tuple[int, ...]
     labels: tuple[int, ...]
-    classes: tuple[str, ...]
     tile: tuple[int, int, int]
     columns: int
     source: str
     license: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of all classes of the data set."""
+        return dataset_info(self.dataset).classes
 
     def class_name(self, label: int) -> str:
         return self.classes[label]
@@ -58,7 +62,7 @@ def sample_info(name: str) -> SampleInfo:
     if name not in sample_sets():
         raise UnknownNameError.near("sample data set", name, sample_sets())
     values: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    lists = ("indices", "labels", "classes", "tile")
+    lists = ("indices", "labels", "tile")
     return SampleInfo(**{**values, **{key: tuple(values[key]) for key in lists}})
 
 

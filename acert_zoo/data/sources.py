@@ -7,26 +7,29 @@ that is read, by memory map, ever after.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from acert_zoo._files import write_atomically
-from acert_zoo.data.datasets import DATA_ENVIRONMENT_VARIABLE, DatasetInfo
+from acert_zoo.data.array_files import save_one_by_one, save_split
+from acert_zoo.data.registration import DATA_ENVIRONMENT_VARIABLE, DatasetInfo
 from acert_zoo.errors import DatasetNotFoundError, MissingDependencyError
 
-TORCHVISION_CLASSES = {"cifar10": "CIFAR10", "mnist": "MNIST", "fashionmnist": "FashionMNIST"}
-TORCHVISION_FOLDERS = {"cifar10": "cifar-10-batches-py", "mnist": "MNIST/raw", "fashionmnist": "FashionMNIST/raw"}
+TORCHVISION_CLASSES = {"cifar10": "CIFAR10", "mnist": "MNIST"}
+TORCHVISION_FOLDERS = {"cifar10": "cifar-10-batches-py", "mnist": "MNIST/raw"}
 TINY_FOLDER = "tiny-imagenet-200"
 TINY_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 
 
-def prepare(info: DatasetInfo, root: Path, *, download: bool) -> None:
-    """Writes the data set's NumPy files below `root`.
+def prepare(info: DatasetInfo, root: Path, folder: Path, *, download: bool) -> None:
+    """Writes the NumPy files of one of the zoo's data sets below `root`.
+
+    Args:
+        folder: where files of another data set were looked for, for the error message.
 
     Raises:
         DatasetNotFoundError: no source is there, downloading is not allowed or fails, `root` cannot be written.
@@ -35,8 +38,13 @@ def prepare(info: DatasetInfo, root: Path, *, download: bool) -> None:
     with _disk_errors(info, root):
         if info.name == "tinyimagenet":
             _prepare_tiny(info, root)
-        else:
+        elif info.name in TORCHVISION_CLASSES:
             _prepare_torchvision(info, root, download)
+        else:
+            raise DatasetNotFoundError(
+                f"data set {info.name!r} is not in {folder}: there are neither {{train,test}}_{{images,labels}}.npy "
+                "nor folders train/<class> and test/<class> with images"
+            )
 
 
 def _not_found(info: DatasetInfo, root: Path, also: str, how: str) -> DatasetNotFoundError:
@@ -85,7 +93,7 @@ def _prepare_torchvision(info: DatasetInfo, root: Path, download: bool) -> None:
         pixels = np.asarray(source.data)
         images = pixels[..., None] if pixels.ndim == 3 else pixels
         stem = "train" if train else "test"
-        _save(root / info.name, stem, images, np.asarray(source.targets))
+        save_split(root / info.name, stem, images, np.asarray(source.targets))
     _save_meta(root / info.name, list(source.classes))
 
 
@@ -114,44 +122,14 @@ def _numbered(folder: Path) -> list[Path]:
 
 
 def _save_decoded(info: DatasetInfo, folder: Path, stem: str, files: list[tuple[Path, int]]) -> None:
-    """Decodes image by image into a memory map, so that 100,000 images never stand in memory."""
     from PIL import Image
 
-    channels, height, width = info.input_shape
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{stem}_images.npy.{os.getpid()}.part"
-    try:
-        images = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(len(files), height, width, channels))
-        for i, (path, _) in enumerate(files):
+    def decoded() -> Iterator[np.ndarray]:
+        for path, _ in files:
             with Image.open(path) as image:
-                images[i] = np.asarray(image.convert("RGB"))
-        images.flush()
-        labels = np.array([label for _, label in files], dtype=np.int64)
-        _save_array(folder / f"{stem}_labels.npy", labels)
-        os.replace(part, folder / f"{stem}_images.npy")
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
+                yield np.asarray(image.convert("RGB"))
 
-
-def _save(folder: Path, stem: str, images: np.ndarray, labels: np.ndarray) -> None:
-    """Labels first: a reader takes the set for complete when the images are there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _save_array(folder / f"{stem}_labels.npy", labels.astype(np.int64))
-    _save_array(folder / f"{stem}_images.npy", np.ascontiguousarray(images, dtype=np.uint8))
-
-
-def _save_array(path: Path, array: np.ndarray) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            np.save(file, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
+    save_one_by_one(info, folder, stem, decoded(), [label for _, label in files])
 
 
 def _save_meta(folder: Path, classes: list[Any]) -> None:

@@ -7,10 +7,10 @@ and its licence. Loading needs only torch, safetensors and numpy, as the weights
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
 from acert_zoo.errors import InvalidInputError, UnknownNameError
+from acert_zoo.exact_numbers import decimal_down
 from acert_zoo.zoo import registry
 from acert_zoo.zoo.model_info import Metric, ModelInfo
 
@@ -113,8 +113,7 @@ def describe(info: ModelInfo) -> str:
 def metric_line(metric: Metric) -> str:
     """One measured number with all that belongs to it; digits are cut off, never rounded up past what was proved."""
     at = f" at {metric.eps}" if metric.eps else ""
-    digits = "0.01" if metric.unit == "%" else "0.000001"
-    value = Decimal(repr(metric.value)).quantize(Decimal(digits), rounding=ROUND_DOWN)
+    value = decimal_down(metric.value, 2 if metric.unit == "%" else 6)
     unit = " %" if metric.unit == "%" else f" ({metric.unit} units)" if metric.unit == "pixel" else f" {metric.unit}"
     how = ", ".join(
         filter(None, (f"n = {metric.n:,}", f"{metric.dataset} {metric.split}", metric.method, metric.rounding))

@@ -5,32 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from acert_zoo.cli.numbers import down, duration, parse_share, percent, radius, up
+from acert_zoo.cli.numbers import duration, parse_share, percent, radius
 from acert_zoo.errors import InvalidInputError
-
-
-@pytest.mark.parametrize(
-    ("value", "digits", "text"),
-    [(0.0, 2, "0.00"), (0.0299, 2, "0.02"), (1.0, 3, "1.000"), (0.3, 17, "0.29999999999999998"), (12.999, 0, "12")],
-)
-def test_down_by_hand(value: float, digits: int, text: str) -> None:
-    assert down(value, digits) == text
-
-
-def test_up_by_hand() -> None:
-    assert up(0.0201, 2) == "0.03"
-    assert up(0.5, 2) == "0.50"
-    assert up(0.0, 2) == "0.00"
-
-
-@given(st.floats(0, 1), st.integers(0, 12))
-def test_down_and_up_enclose_the_value_tightly(value: float, digits: int) -> None:
-    low, high = Fraction(down(value, digits)), Fraction(up(value, digits))
-    assert low <= Fraction(value) <= high
-    assert high - low in (0, Fraction(1, 10**digits))
 
 
 def test_a_radius_never_shows_more_than_it_is() -> None:

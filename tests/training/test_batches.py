@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from acert_zoo.data import datasets
+from acert_zoo.data.datasets import to_pixels
 from acert_zoo.errors import DatasetNotFoundError, InvalidInputError
 from tests.support.training import tiny_recipe, write_dataset
 from training.augmentation import Draws, augment, draw
-from training.batches import Batches, generator, pixels
+from training.batches import Batches, generator
 from training.recipe import Augmentation
 
 
@@ -41,7 +42,7 @@ def test_augmentation_is_a_crop_of_the_padded_image_then_a_flip() -> None:
 
 def test_pixels_are_those_of_certification() -> None:
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
-    assert torch.equal(pixels(torch.from_numpy(images)), datasets.to_pixels(images))
+    assert torch.equal(to_pixels(torch.from_numpy(images)), datasets.to_pixels(images))
 
 
 def test_batches_depend_on_seed_and_step_alone(tmp_path: Path) -> None:

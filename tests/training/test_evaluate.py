@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 import acert_zoo
 from acert_zoo.data.datasets import load_split, to_pixels
 from acert_zoo.errors import InvalidInputError
+from acert_zoo.exact_numbers import decimal_down
 from tests.support.zoo import empty_zoo, make_data, make_run, plain_figures, use_registry
 from training.deployment import deployed_model, read_run
 from training.evaluate import evaluate, main, summary
-from training.evaluation import Evaluation, differences, exact_radius, floor_decimal, floor_text, store_evaluation
+from training.evaluation import Evaluation, differences, floor_decimal, store_evaluation
 from training.export import export
 from training.zoo_folder import REPOSITORY, ZooFolder
 
@@ -64,7 +65,7 @@ def test_one_third_is_rounded_down() -> None:
     it = evaluation([0.1, 0.0, 0.0], [True, True, False])
     assert it.accuracy == 66.666666
     assert it.certified_accuracy("2/255") == 33.333333
-    assert floor_text(it.accuracy, 2) == "66.66"
+    assert decimal_down(it.accuracy, 2) == "66.66"
 
 
 def test_metrics_carry_their_provenance() -> None:
@@ -89,17 +90,12 @@ def test_impossible_results_are_refused(radius, correct) -> None:
         evaluation(radius, correct)
 
 
-def test_exact_radius() -> None:
-    assert exact_radius("8.8/255") == Fraction(88, 2550)
-    assert exact_radius("0.4") == Fraction(2, 5)
-
-
 @given(st.fractions(0, 1000), st.integers(0, 9))
 def test_floored_decimals_never_exceed_the_value(value: Fraction, digits: int) -> None:
     floored = floor_decimal(value, digits)
     assert value - Fraction(1, 10**digits) < Fraction(repr(floored)) <= value
-    assert Fraction(floor_text(floored, digits)) == Fraction(repr(floored))
-    assert Fraction(floor_text(floored, 2)) <= value
+    assert Fraction(decimal_down(floored, digits)) == Fraction(repr(floored))
+    assert Fraction(decimal_down(floored, 2)) <= value
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=30))

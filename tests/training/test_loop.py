@@ -15,10 +15,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from acert_zoo.bounds.ibp import robust_margin
+from acert_zoo.data.datasets import to_pixels
 from acert_zoo.network.tracing import trace
 from tests.support.training import tiny_recipe, write_dataset
 from training import loop, objectives
-from training.batches import pixels
 from training.deployment import read_run
 from training.export import epochs_done
 from training.loop import Trainer, build_model
@@ -241,7 +241,7 @@ def test_validation_against_a_count_image_by_image(root: str) -> None:
     validation = Validation(recipe, root, torch.device("cpu"))
     measured = validation.measure(trainer.model)
     network = trace(trainer.model).fold_batchnorm().detach()
-    images, labels = pixels(validation.images), validation.labels
+    images, labels = to_pixels(validation.images), validation.labels
     assert len(labels) == 37
     assert measured["accuracy"] == pytest.approx(100 * (network(images).argmax(1) == labels).float().mean().item())
     with torch.no_grad():
