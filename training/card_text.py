@@ -125,7 +125,8 @@ def training_data(info: ModelInfo) -> str:
     facts = dataset_info(str(info.dataset))
     return (
         f"{facts.about or facts.display_name}. The official training set without {facts.held_out} held out for "
-        "validation; this recipe was chosen on those. The test set was read once for these weights, for the table above."
+        "validation; this recipe was chosen on those. The test set was read once for these weights, for the table "
+        "above."
     )
 
 

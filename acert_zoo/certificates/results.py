@@ -20,6 +20,7 @@ from acert_zoo._files import check_output_file, write_atomically
 from acert_zoo.certificates.certificate import Certificate, Eps
 from acert_zoo.certificates.file import SCHEMA_VERSION, format_file, read_file
 from acert_zoo.certificates.lines import Header, Line, radius_text
+from acert_zoo.data.registration import class_names
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact_numbers import parse_eps, round_up
 from acert_zoo.rounding import weakest
@@ -156,6 +157,14 @@ class Certificates(Sequence[Certificate]):
         return self.header.split
 
     @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes, of the data set or of the registered model's; empty where neither is known."""
+        from acert_zoo.zoo.registry import list_models, model_info
+
+        named = self.model if self.dataset is None and self.model in list_models() else None
+        return class_names(self.dataset if named is None else model_info(named).dataset)
+
+    @property
     def package_version(self) -> str:
         return self.header.package_version
 
@@ -261,12 +270,14 @@ class Certificates(Sequence[Certificate]):
         return cls.from_lines(file.header, file.lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Header, summary and one record per image; undefined numbers (of no images, say) are None."""
+        """Header, summary and one record per image, with its classes' names where known; undefined numbers are None."""
         header = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self.header), "n": len(self)}
         summary = {"accuracy": self.accuracy, "acr": self.acr, "certified": int((self.radius > 0).sum())}
-        images = []
+        images, classes = [], self.classes
         for line, radius in zip(self.lines(), self.radius.tolist(), strict=True):
-            images.append({**dataclasses.asdict(line), "radius": radius, "radius_text": line.radius})
+            both = (("label_name", line.label), ("prediction_name", line.prediction))
+            names = {key: classes[k] for key, k in both if k < len(classes)}
+            images.append({**dataclasses.asdict(line), **names, "radius": radius, "radius_text": line.radius})
         return {**header, **{k: None if math.isnan(v) else v for k, v in summary.items()}, "images": images}
 
     def to_json(self, indent: int | None = None) -> str:

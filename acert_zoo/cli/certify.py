@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from acert_zoo.attacks.attack import AttackReport
     from acert_zoo.certificates.results import Certificates
-    from acert_zoo.cli.inputs import Inputs
+    from acert_zoo.cli.input_images import Inputs
 
 METHODS = [method.value for method in BoundMethod]
 LEVELS = [level.value for level in SELECTABLE_LEVELS]
@@ -34,9 +34,18 @@ LEVELS = [level.value for level in SELECTABLE_LEVELS]
 @click.option("--onnx", type=click.Path(path_type=Path), metavar="FILE", help="An ONNX classifier instead of --model.")
 @data_options
 @click.option(
-    "--labels", metavar="L,L,...|FILE", help="True labels of the image files; else predictions are certified."
+    "--labels",
+    metavar="L,L,...|FILE",
+    help="True labels of the image files; else folders named like classes give them, or predictions are certified.",
 )
-@click.option("--resize", is_flag=True, help="Scale and convert image files that do not fit the model.")
+@click.option(
+    "--resize",
+    is_flag=True,
+    help="Scale image files to the model's size, which changes their aspect ratio, and convert colours.",
+)
+@click.option(
+    "--skip-unreadable", is_flag=True, help="Leave out image files that cannot be used; name them at the end."
+)
 @click.option("--eps", multiple=True, metavar="EPS", help="Report the certified share at this radius, e.g. 2/255.")
 @click.option("--fail-under", metavar="SHARE", help="Exit with 1 where less is certified at --eps, e.g. 40% or 0.4.")
 @click.option(
@@ -58,8 +67,9 @@ LEVELS = [level.value for level in SELECTABLE_LEVELS]
 def certify(**options: Any) -> int:
     """Certify images: how far every pixel may move before the model could change its mind.
 
-    IMAGES are PNG or JPEG files, or folders of them. With none, and no --data, the bundled test images of the model's
-    data set are certified.
+    IMAGES are PNG, JPEG, WebP, BMP, TIFF or GIF files, or folders, which are searched to any depth. Folders named like
+    the classes of the model's data set (root/dog/1.png) label their images. With no IMAGES and no --data, the bundled
+    test images of the model's data set are certified.
     """
     eps_values = [(text, parse_eps(text)) for text in options["eps"]]
     share = _fail_under(options["fail_under"], eps_values)
@@ -76,7 +86,7 @@ def certify(**options: Any) -> int:
         torch.set_num_threads(options["threads"])
     model = read_model(options["model"], options["onnx"])
     info = getattr(model, "info", None)
-    named = ("data", "split", "limit", "data_root", "labels", "resize")
+    named = ("data", "split", "limit", "data_root", "labels", "resize", "skip_unreadable")
     shape = getattr(model, "input_shape", None)
     inputs = read_inputs(info, shape, options["images"], **{key: options[key] for key in named})
     settings = {key: options[key] for key in ("method", "rounding", "batch_size", "budget", "out")}

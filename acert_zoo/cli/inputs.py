@@ -2,47 +2,50 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from acert_zoo._files import read_text
+from acert_zoo.cli.input_images import Inputs
+from acert_zoo.data.registration import dataset_names, register_dataset
 from acert_zoo.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from acert_zoo.zoo.model_info import ModelInfo
 
 SPLITS = ("train", "val", "test")
-DATASETS = ("mnist", "fashionmnist", "cifar10", "tinyimagenet")  # as in data.py, which imports NumPy
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """Images float32 [N, C, H, W] in [0, 1], labels int64 [N] or None, one id an image, and where they came from."""
+def _register(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
+    """Registers the data set of --dataset-file before any other option is looked at."""
+    return None if path is None else register_dataset(path).name
 
-    images: Tensor
-    labels: Tensor | None
-    ids: list[str]
-    description: str
-    dataset: str | None = None
-    split: str | None = None
+
+dataset_file_option = click.option(
+    "--dataset-file",
+    type=click.Path(),
+    metavar="FILE",
+    callback=_register,
+    is_eager=True,
+    expose_value=False,
+    help="Registration of a data set of your own (docs/datasets.md), which --data may then name.",
+)
 
 
 def data_options(command: click.decorators.FC) -> click.decorators.FC:
-    """The options that name a data set: --data, --split, --limit, --data-root."""
+    """The options that name a data set: --data, --split, --limit, --data-root, --dataset-file."""
     for option in (
+        dataset_file_option,
         click.option(
             "--data-root", type=click.Path(file_okay=False), help="Folder of the data sets. [$ACERT_ZOO_DATA]"
         ),
         click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Only the first N images."),
         click.option("--split", type=click.Choice(SPLITS), help="Split of --data.  [default: test]"),
-        click.option("--data", metavar="DATASET", help=f"A full data set: {', '.join(DATASETS)}."),
+        click.option("--data", metavar="DATASET", help=f"A full data set: {', '.join(dataset_names())}, or your own."),
     ):
         command = option(command)
     return command
@@ -72,6 +75,7 @@ def read_inputs(
     data_root: str | None,
     labels: str | None = None,
     resize: bool = False,
+    skip_unreadable: bool = False,
 ) -> Inputs:
     """The images that the options name; with none named, the bundled images of the model's data set."""
     if files and data:
@@ -79,13 +83,24 @@ def read_inputs(
     if split and not data:
         raise click.UsageError("--split is for --data.")
     if data_root and not data:
-        raise click.UsageError(f"--data-root is for --data; name a data set: {', '.join(DATASETS)}.")
+        raise click.UsageError(f"--data-root is for --data; name a data set: {', '.join(dataset_names())}.")
     if labels and not files:
         raise click.UsageError("--labels is for image files; data sets bring their own.")
-    if resize and not files:
-        raise click.UsageError("--resize is for image files.")
+    for name, given in (("--resize", resize), ("--skip-unreadable", skip_unreadable)):
+        if given and not files:
+            raise click.UsageError(f"{name} is for image files.")
     if files:
-        return _image_files(files, input_shape, labels, limit, resize)
+        from acert_zoo.cli.image_files import read_image_files
+
+        return read_image_files(
+            files,
+            input_shape,
+            info.dataset if info else None,
+            labels=labels,
+            limit=limit,
+            resize=resize,
+            skip_unreadable=skip_unreadable,
+        )
     if data:
         return _dataset(data, split or "test", limit, data_root)
     if info is None or info.dataset is None:
@@ -95,48 +110,6 @@ def read_inputs(
     images, targets = sample_data(info.dataset, limit)
     ids = [str(i) for i in range(len(images))]
     return Inputs(images, targets, ids, f"bundled {info.dataset} test images", info.dataset, "samples")
-
-
-def _image_files(
-    files: Sequence[str], input_shape: Sequence[int] | None, labels: str | None, limit: int | None, resize: bool
-) -> Inputs:
-    import torch
-
-    from acert_zoo.data.image_files import load_images
-    from acert_zoo.data.image_paths import image_paths
-
-    if input_shape is None:
-        raise InvalidInputError("the model does not say which image size it takes; use --data")
-    paths = [found.path for found in image_paths(files)][:limit]
-    targets = None
-    if labels is not None:
-        values = _parse_labels(labels)
-        if len(values) != len(paths):
-            raise InvalidInputError(f"--labels gives {len(values)} labels for {len(paths)} images")
-        targets = torch.tensor(values, dtype=torch.int64)
-    images = load_images(paths, input_shape, resize=resize)
-    return Inputs(images, targets, [str(p) for p in paths], "image files")
-
-
-def _parse_labels(text: str) -> list[int]:
-    """ "3,8" or the name of a text file with one label a line."""
-    source = "--labels"
-    if os.path.exists(text):
-        source = f"label file {text!r}"
-        try:
-            words = read_text(text).split()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInputError(f"{source} cannot be read: {error}") from error
-    else:
-        words = text.split(",")
-    labels = []
-    for word in words:
-        if not (word.strip().isascii() and word.strip().isdigit() and len(word) < 10):
-            raise InvalidInputError(
-                f"{source}: {word.strip()!r} is not a label; 3,8 or a file with one number a line is"
-            )
-        labels.append(int(word))
-    return labels
 
 
 def _dataset(name: str, split: str, limit: int | None, data_root: str | None) -> Inputs:

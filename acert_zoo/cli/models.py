@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from acert_zoo.cli.terminal import print_facts, print_json, print_table
+from acert_zoo.data.registration import class_names
 from acert_zoo.exact_numbers import decimal_down
 
 if TYPE_CHECKING:
     from acert_zoo.zoo.model_info import Metric, ModelInfo
+
+
+SHOWN_CLASSES = 12
 
 
 @click.command("list")
@@ -67,6 +71,7 @@ def _facts(info: ModelInfo) -> list[tuple[str, str]]:
     training = dict(info.training)
     facts = [
         ("data set", info.dataset),
+        ("classes", _classes(info.dataset)),
         (
             "trained with",
             " ".join(filter(None, (info.method, None if info.kappa is None else f"kappa {info.kappa:g}"))),
@@ -81,6 +86,12 @@ def _facts(info: ModelInfo) -> list[tuple[str, str]]:
         ("licence", info.license),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _classes(dataset: str | None) -> str:
+    names = class_names(dataset)
+    shown = ", ".join(names[:SHOWN_CLASSES])
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > SHOWN_CLASSES else shown
 
 
 def _metric_row(m: Metric) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from acert_zoo.rounding import RoundingLevel
 if TYPE_CHECKING:
     from acert_zoo.attacks.attack import AttackReport
     from acert_zoo.certificates.results import Certificates
-    from acert_zoo.cli.inputs import Inputs
+    from acert_zoo.cli.input_images import Inputs
     from acert_zoo.zoo.model_info import ModelInfo
 
 ROWS = 10
@@ -68,7 +68,8 @@ class Report:
             for c in self._claims()
         ]
         attack = {} if self.attack is None else {"attack": self.attack.to_dict()}
-        return {**self.result.to_dict(), "claims": shares, "seconds": self.seconds, **attack}
+        notes = {"notes": list(self.inputs.notes)} if self.inputs.notes else {}
+        return {**self.result.to_dict(), "claims": shares, "seconds": self.seconds, **attack, **notes}
 
     def print(self) -> None:
         """The report for people."""
@@ -76,6 +77,8 @@ class Report:
         if len(self.result):
             click.echo()
             self._print_images()
+        for note in self.inputs.notes:
+            click.echo(f"note: {note}", err=True)
 
     def _claims(self) -> list[Claim]:
         """The radii asked for, else those that results on this data set are usually reported at."""

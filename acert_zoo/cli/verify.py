@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from acert_zoo.cli.inputs import DATASETS, SPLITS, read_model
+from acert_zoo.cli.inputs import SPLITS, dataset_file_option, read_model
 from acert_zoo.cli.numbers import duration
 from acert_zoo.cli.terminal import print_facts, print_json, printable, progress_bar
 
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 @click.option("--onnx", type=click.Path(path_type=Path), metavar="FILE", help="An ONNX classifier instead of --model.")
 @click.option("--images", type=click.Path(), metavar="FOLDER", help="Where the image files lie now.")
 @click.option("--resize", is_flag=True, help="Image files were certified with --resize.")
-@click.option("--data", metavar="DATASET", help=f"The data set, where the file names none: {', '.join(DATASETS)}.")
+@click.option("--data", metavar="DATASET", help="The data set, where the file names none.")
 @click.option("--split", type=click.Choice(SPLITS), help="Split of --data.  [default: test]")
 @click.option("--data-root", type=click.Path(file_okay=False), help="Folder of the data sets. [$ACERT_ZOO_DATA]")
 @click.option("--download", is_flag=True, help="Fetch the model that FILE names from the Hub where it is not here.")
+@dataset_file_option
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify(

@@ -15,6 +15,7 @@ from acert_zoo.errors import DatasetNotFoundError, InvalidInputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+
 def load_split(
     name: str,
     split: str,

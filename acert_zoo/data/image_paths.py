@@ -82,4 +82,3 @@ def folder_labels(paths: Sequence[ImagePath], classes: Sequence[Sequence[str]], 
         known = [names[0] for names in classes]
         raise UnknownNameError(f"{where}: {UnknownNameError.near(f'class of {what}', found.folders[0], known)}")
     return [label for label in labels if label is not None]
-

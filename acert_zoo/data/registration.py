@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from acert_zoo._files import check_plain_file
+from acert_zoo._files import read_text
 from acert_zoo.errors import InvalidInputError, UnknownNameError
 from acert_zoo.exact_numbers import parse_eps
 
@@ -93,14 +93,13 @@ class DatasetInfo:
         return f"{100 * self.validation:g} % of the images"
 
     def validation_size(self, n: int) -> int:
-        """How many of `n` training images are held out; an error where none or all would be."""
+        """How many of `n` training images are held out: all where there are no more; an error where none would be."""
         size = round(self.validation * n) if self.validation < 1 else int(self.validation)
-        if not 0 < size < n:
+        if not size:
             raise InvalidInputError(
-                f"data set {self.name!r}: validation = {self.validation:g} holds out {size} of {n} training images; "
-                "at least one must be held out and one remain"
+                f"data set {self.name!r}: validation = {self.validation:g} holds out none of {n} training images"
             )
-        return size
+        return min(size, n)
 
     def to_toml(self) -> str:
         """The registration as a file's text, `files` as an absolute path; `read_registration` reads it back."""
@@ -120,13 +119,9 @@ def read_registration(path: str | os.PathLike[str]) -> DatasetInfo:
     Raises:
         InvalidInputError: no plain TOML file, or a key that is missing, unknown or of a value that cannot be used.
     """
-    check_plain_file(path, "data-set file")
     file = Path(path)
     try:
-        content = file.read_bytes()
-        if len(content) > MAX_BYTES:
-            raise InvalidInputError(f"data-set file {str(file)!r} is larger than {MAX_BYTES:,} bytes")
-        values = tomllib.loads(content.decode("utf-8-sig"))
+        values = tomllib.loads(read_text(path, MAX_BYTES))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidInputError(f"data-set file {str(file)!r} cannot be read as TOML: {error}") from None
     try:

@@ -13,9 +13,8 @@ from PIL import Image
 
 import acert_zoo
 from acert_zoo import Certificates
-from acert_zoo.cli.inputs import DATASETS as CLI_DATASETS
 from acert_zoo.cli.numbers import radius
-from acert_zoo.data.datasets import DATASETS, to_pixels
+from acert_zoo.data.datasets import to_pixels
 from acert_zoo.data.samples import sample_arrays
 from acert_zoo.errors import RefutedCertificateError
 from acert_zoo.rounding import SELECTABLE_LEVELS, BoundMethod
@@ -189,6 +188,43 @@ def test_bad_input_is_refused(zoo: str, folder: Path, tmp_path: Path) -> None:
     refused("--threads", *model, "--threads", "0")
 
 
+def test_folders_named_like_classes_label_their_images(zoo: str, tmp_path: Path) -> None:
+    images, _ = sample_arrays("cifar10", 3)
+    for image, name in zip(images, ("cat/0.png", "Dog/1.png", "airplane/deep/2.png"), strict=True):
+        (tmp_path / "root" / name).parent.mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / "root" / name)
+    document = json.loads(run("certify", "--model", zoo, "--json", tmp_path / "root").stdout)
+    assert document["certifies"] == "label"
+    found = {Path(image["id"]).name: (image["label"], image["label_name"]) for image in document["images"]}
+    assert found == {"0.png": (3, "cat"), "1.png": (5, "dog"), "2.png": (0, "airplane")}
+    text = run("certify", "--model", zoo, "--labels", "1,1,1", tmp_path / "root").stdout
+    assert text.count("1 automobile") >= 3
+    (tmp_path / "root" / "cat").rename(tmp_path / "root" / "catt")
+    refused("did you mean cat", "certify", "--model", zoo, tmp_path / "root")
+
+
+def test_files_that_cannot_be_used_are_all_named_or_left_out(zoo: str, folder: Path) -> None:
+    (folder / "torn.png").write_bytes(b"torn")
+    Image.fromarray(np.zeros((50, 40, 3), dtype=np.uint8)).save(folder / "wide.png")
+    for name in ("torn.png", "wide.png"):
+        refused(name, "certify", "--model", zoo, folder)
+    kept = run("certify", "--model", zoo, "--skip-unreadable", folder)
+    assert kept.exit_code == 0
+    assert "3 image files" in kept.stdout
+    assert all(part in kept.stderr for part in ("left out 2 of 5 files", "torn.png", "wide.png"))
+    document = json.loads(run("certify", "--model", zoo, "--skip-unreadable", "--json", folder).stdout)
+    assert len(document["images"]) == 3
+    assert "torn.png" in document["notes"][0]
+    stretched = run("certify", "--model", zoo, "--skip-unreadable", "--resize", folder)
+    assert "changed the aspect ratio of 1 of 4 images" in stretched.stderr
+
+
+def test_a_label_file_of_an_editor_on_windows(zoo: str, folder: Path) -> None:
+    (folder / "labels.txt").write_bytes(b"\xef\xbb\xbf1\r\n2\r\n3\r\n")
+    document = json.loads(run("certify", "--model", zoo, "--json", "--labels", folder / "labels.txt", folder).stdout)
+    assert [image["label"] for image in document["images"]] == [1, 2, 3]
+
+
 def test_a_wrong_size_says_the_right_one_and_resize_repairs_it(zoo: str, folder: Path) -> None:
     Image.fromarray(np.zeros((50, 40, 3), dtype=np.uint8)).save(folder / "big.png")
     refused("the model takes 32x32", "certify", "--model", zoo, folder / "big.png")
@@ -218,7 +254,6 @@ def test_the_choices_offered_are_those_of_the_library() -> None:
     for choice in (*BoundMethod, *SELECTABLE_LEVELS):
         assert choice.value in shown
     assert "float64" not in shown  # recorded, never asked for
-    assert set(CLI_DATASETS) == set(DATASETS)
 
 
 def test_one_image_costs_no_heavy_import(tmp_path: Path) -> None:
