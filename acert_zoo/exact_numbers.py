@@ -64,6 +64,19 @@ def parse_eps(value: str | int | float | Fraction) -> Fraction:
     return exact
 
 
+def parse_pixel_eps(value: str | int | float | Fraction) -> Fraction:
+    """As `parse_eps`, for pixels in [0, 1]: "2" is refused, which is almost surely meant as 2/255.
+
+    Raises:
+        InvalidInputError: as `parse_eps`, or above 1.
+    """
+    exact = parse_eps(value)
+    if exact > 1:
+        levels = f"; for {exact} grey levels of 255 write '{exact}/255'" if exact <= 255 and exact == int(exact) else ""
+        raise InvalidInputError(f"eps {value!r} is more than 1, the whole range of a pixel{levels}")
+    return exact
+
+
 def round_up(f: Fraction) -> float:
     """The smallest float64 >= f (inf beyond the largest)."""
     try:

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.exact_numbers import decimal_down, down, parse_eps, round_down, round_up, shortest_down, up
+from acert_zoo.exact_numbers import (
+    decimal_down,
+    down,
+    parse_eps,
+    parse_pixel_eps,
+    round_down,
+    round_up,
+    shortest_down,
+    up,
+)
 
 BAD_NUMBERS = [-0.5, math.nan, math.inf, Fraction(-1, 2), b"1"]
 
@@ -108,6 +117,15 @@ def test_numbers_of_json_files_mean_the_decimal_they_print_as() -> None:
     assert decimal_down(54.3, 2) == "54.30"
     assert decimal_down(0.29999999, 3) == "0.299"
     assert decimal_down(7, 0) == "7"
+
+
+def test_a_radius_above_the_whole_range_of_a_pixel_is_refused() -> None:
+    assert parse_pixel_eps("1") == 1
+    assert parse_pixel_eps("2/255") == Fraction(2, 255)
+    with pytest.raises(InvalidInputError, match=r"eps '2' is more than 1.*for 2 grey levels of 255 write '2/255'"):
+        parse_pixel_eps("2")
+    with pytest.raises(InvalidInputError, match=r"eps '2.5' is more than 1, the whole range of a pixel$"):
+        parse_pixel_eps("2.5")
 
 
 def test_ratios_of_decimals_are_exact() -> None:

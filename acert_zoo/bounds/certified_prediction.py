@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.data.checks import check_eval_mode, check_images, uncompiled
-from acert_zoo.exact_numbers import parse_eps, round_down, round_up
+from acert_zoo.exact_numbers import parse_pixel_eps, round_down, round_up
 from acert_zoo.network.torch_defaults import under_standard_defaults
 from acert_zoo.network.tracing import trace
 from acert_zoo.rounding import RoundingLevel
@@ -71,7 +71,7 @@ def predict_certified(
         InvalidInputError: images or eps cannot be used.
         UnsoundSettingError, UnsupportedLayerError: the guarantee cannot be given; see `RigorousNetwork`.
     """
-    exact = parse_eps(eps)
+    exact = parse_pixel_eps(eps)
     images, _ = check_images(images, None, getattr(model, "input_shape", None))
     module = uncompiled(model, rounding)
     own = getattr(module, "prover", None)  # a model that is no single network proves its answers itself

@@ -18,6 +18,7 @@ from acert_zoo.certificates.lines import Header, Line, radius_text
 from acert_zoo.certificates.results import Certificates, utc_now
 from acert_zoo.certificates.writer import CertificateWriter
 from acert_zoo.data.checks import check_eval_mode, check_ids, check_images, check_weights, pixel_sha256, uncompiled
+from acert_zoo.data.image_collections import gather_images
 from acert_zoo.errors import CertificateFileError, InvalidInputError, UnsupportedLayerError
 from acert_zoo.network.torch_defaults import STANDARD, check_same_under
 from acert_zoo.rounding import SELECTABLE_LEVELS, BoundMethod, RoundingLevel
@@ -66,7 +67,7 @@ def make_certifier(
 
 
 def certify(
-    model: nn.Module,
+    model: nn.Module | str,
     images: Any,
     labels: Any = None,
     *,
@@ -86,9 +87,12 @@ def certify(
     """Certified l-inf radii: how far every pixel may move before the model could change its answer.
 
     Args:
-        model: a model of the zoo, a cascade, or any `nn.Module` classifier in eval mode made of supported layers.
-        images: raw pixels, float32 [N, C, H, W] in [0, 1].
-        labels: int64 [N]; misclassified images get radius 0. Without labels the model's own prediction is certified.
+        model: a model of the zoo, a cascade, or any `nn.Module` classifier in eval mode made of supported layers; or a
+            name, as `load_model` takes it.
+        images: raw pixels, float32 [N, C, H, W] in [0, 1], as a tensor or array; or a list of such images [C, H, W] or
+            of `PIL.Image` pictures of the model's size; or a torch `Dataset` or `DataLoader` (that does not shuffle).
+        labels: int64 [N]; misclassified images get radius 0. Without labels those of the data set or loader count, and
+            where it has none, the model's own prediction is certified.
         method: "ibp"; or "crown-ibp", "crown", "alpha-crown", "best", which need auto-LiRPA, are slower, and whose
             radii, where larger than IBP's, are real-sound if our own rigorous check confirms them, else bounds in
             floating point only (recorded per image).
@@ -98,7 +102,7 @@ def certify(
             `UnprovedRoundingWarning`.
         batch_size: images searched at a time; memory grows with it, not with N. By default 256, for slow methods 8.
             Radii depend on it by less than a millionth.
-        progress: called with (images done, images in all) after every batch.
+        progress: called with (images done, images in all) at the beginning and after every batch.
         out: a certificate file, appended to batch by batch. The same call again goes on where it was broken off, at
             the first batch that lacks an image, and ends with the radii, bit for bit, of a call that was not broken
             off (of methods without a budget of time, with as many threads on the same machine). No two calls write
@@ -118,6 +122,11 @@ def certify(
         CertificateFileError: `out` is damaged or of another run.
     """
     with STANDARD.applied() as caller:
+        if isinstance(model, str):
+            from acert_zoo.zoo.model import load_model
+
+            model = load_model(model)
+        images, labels = gather_images(images, labels, input_shape or getattr(model, "input_shape", None))
         images, _ = check_images(images, None)
         certifier = make_certifier(
             model,
@@ -163,6 +172,8 @@ def _run(
     """Certifies in batches that only the position decides, so that a run that goes on repeats the sums of one that was
     never broken off: a batch that lacks an image is certified as a whole, and what was missing of it is kept."""
     done = dict(kept)
+    if progress is not None:
+        progress(len(done), len(names))
     for begin in range(0, len(names), batch_size):
         rows = slice(begin, begin + batch_size)
         missing = {name for name in names[rows] if name not in done}

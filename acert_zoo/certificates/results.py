@@ -22,7 +22,7 @@ from acert_zoo.certificates.file import SCHEMA_VERSION, format_file, read_file
 from acert_zoo.certificates.lines import Header, Line, radius_text
 from acert_zoo.data.registration import class_names
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.exact_numbers import parse_eps, round_up
+from acert_zoo.exact_numbers import parse_pixel_eps, round_up
 from acert_zoo.rounding import weakest
 
 
@@ -193,14 +193,14 @@ class Certificates(Sequence[Certificate]):
 
     def acr_percent(self, eps_max: Eps) -> float:
         """100 * mean(min(radius, eps_max)) / eps_max: the ACR as a share of the largest training radius."""
-        cap = float(parse_eps(eps_max))
+        cap = float(parse_pixel_eps(eps_max))
         if cap == 0:
             raise InvalidInputError("acr_percent needs eps_max > 0")
         return 100 * _mean(self.radius.clamp(max=cap)) / cap
 
     def certified(self, eps: Eps) -> Tensor:
         """[N] bool: correct, and proved to stay so within `eps`, compared exactly ("2/255" is the fraction)."""
-        return (self.radius >= round_up(parse_eps(eps))) & (self.radius > 0)
+        return (self.radius >= round_up(parse_pixel_eps(eps))) & (self.radius > 0)
 
     def certified_accuracy(self, eps: Eps) -> float:
         """Share of images in [0, 1] that are certified at `eps`; NaN of no images."""

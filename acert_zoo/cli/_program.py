@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from acert_zoo.cli.threads import wait_passively
 from acert_zoo.errors import AcertZooError, RefutedCertificateError
 
 CLAIM_FAILS = 1
@@ -42,6 +43,7 @@ class Program(click.Group):
     def main(self, args: Sequence[str] | None = None, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
         if not standalone_mode:
             return super().main(args, standalone_mode=False, **extra)
+        wait_passively()
         # File names may hold anything; printing them must not fail.
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):

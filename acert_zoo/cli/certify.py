@@ -13,8 +13,9 @@ from acert_zoo._files import check_output_file
 from acert_zoo.cli.inputs import data_options, read_inputs, read_model
 from acert_zoo.cli.numbers import parse_share
 from acert_zoo.cli.terminal import print_json, progress_bar
+from acert_zoo.cli.threads import default_threads
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.exact_numbers import parse_eps
+from acert_zoo.exact_numbers import parse_pixel_eps
 from acert_zoo.rounding import SELECTABLE_LEVELS, BoundMethod, RoundingLevel
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ LEVELS = [level.value for level in SELECTABLE_LEVELS]
 @click.option("--attack", is_flag=True, help="Also attack each image: an upper bound on its true radius.")
 @click.option("--budget", type=float, metavar="SECONDS", help="Seconds an image that slow methods may take.")
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images at a time.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: the idle ones]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write certificates; continues a part.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def certify(**options: Any) -> int:
@@ -71,7 +72,7 @@ def certify(**options: Any) -> int:
     the classes of the model's data set (root/dog/1.png) label their images. With no IMAGES and no --data, the bundled
     test images of the model's data set are certified.
     """
-    eps_values = [(text, parse_eps(text)) for text in options["eps"]]
+    eps_values = [(text, parse_pixel_eps(text)) for text in options["eps"]]
     share = _fail_under(options["fail_under"], eps_values)
     out: Path | None = options["out"]
     if out is not None:
@@ -82,8 +83,7 @@ def certify(**options: Any) -> int:
     from acert_zoo import certify as certify_images
     from acert_zoo.cli.report import Claim, Report
 
-    if options["threads"]:
-        torch.set_num_threads(options["threads"])
+    torch.set_num_threads(options["threads"] or default_threads())
     model = read_model(options["model"], options["onnx"])
     info = getattr(model, "info", None)
     named = ("data", "split", "limit", "data_root", "labels", "resize", "skip_unreadable")
@@ -92,7 +92,7 @@ def certify(**options: Any) -> int:
     settings = {key: options[key] for key in ("method", "rounding", "batch_size", "budget", "out")}
     started = time.perf_counter()
     try:
-        with progress_bar("certifying") as progress:
+        with progress_bar("certifying", len(inputs.images)) as progress:
             result = certify_images(
                 model,
                 inputs.images,

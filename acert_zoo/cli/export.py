@@ -9,7 +9,7 @@ import click
 from acert_zoo._files import check_output_file
 from acert_zoo.cli.inputs import data_options, read_inputs
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.exact_numbers import parse_eps
+from acert_zoo.exact_numbers import parse_pixel_eps
 
 
 @click.command()
@@ -39,7 +39,7 @@ def export(
     if vnnlib is not None and eps is None:
         raise click.UsageError("--vnnlib needs --eps.")
     if eps is not None:
-        parse_eps(eps)
+        parse_pixel_eps(eps)
     if onnx is not None:
         check_output_file(onnx)
     if vnnlib is not None and vnnlib.exists() and not vnnlib.is_dir():

@@ -71,8 +71,11 @@ def _print_boxed(columns: Sequence[str], rows: Sequence[Sequence[str]], right: S
 
 
 @contextmanager
-def progress_bar(description: str) -> Iterator[Progress | None]:
-    """A function of (images done, images in all) that moves a bar on stderr; None where stderr is not a terminal."""
+def progress_bar(description: str, total: int | None = None) -> Iterator[Progress | None]:
+    """A function of (images done, images in all) that moves a bar on stderr; None where stderr is not a terminal.
+
+    `total`: images in all, where they are known beforehand.
+    """
     if not sys.stderr.isatty():
         yield None
         return
@@ -82,5 +85,5 @@ def progress_bar(description: str) -> Iterator[Progress | None]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=None)
+        task = bar.add_task(description, total=total)
         yield lambda done, total: bar.update(task, completed=done, total=total)

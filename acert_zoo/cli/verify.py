@@ -63,7 +63,7 @@ def verify(
     source: Mapping[str, Tensor] | str | None = images
     if data is not None:
         source = _dataset_images(data, split or "test", data_root, [line.id for line in certificates.lines])
-    with progress_bar("verifying") as progress:
+    with progress_bar("verifying", len(certificates.lines)) as progress:
         report = verify_file(
             file,
             model=given,

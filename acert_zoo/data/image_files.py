@@ -72,6 +72,32 @@ def load_images(paths: Sequence[str | os.PathLike[str]], input_shape: Sequence[i
     return batch.pixels
 
 
+def picture_pixels(picture: Image, input_shape: Sequence[int], name: str) -> Tensor:
+    """float32 pixels [C, H, W] of a `PIL.Image`, by the rules for files but without any that change what it shows.
+
+    Raises:
+        InvalidInputError: its size or colour mode is not the model's, or it has more than 8 bits a sample.
+    """
+    import torch
+
+    channels, height, width = input_shape
+    if channels not in (1, 3):
+        raise InvalidInputError(f"pictures hold 1 or 3 channels; the model takes {channels}")
+    if picture.mode in _DEEP_GREY_MODES:
+        samples = np.asarray(picture).astype(np.uint16)[..., None]
+        decoded = _Decoded(None, samples)
+    elif picture.mode in ("I", "F"):
+        raise InvalidInputError(f"{name} has colour mode {picture.mode}, whose range is not fixed; give a tensor")
+    else:
+        decoded = _Decoded(picture)
+    try:
+        pixels = _fit(decoded, name, channels, height, width, False)
+    except InvalidInputError as error:
+        text = str(error).removeprefix("image file ").split("; --resize")[0]
+        raise InvalidInputError(f"{text}; convert it before") from None
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
 def read_images(paths: Sequence[str | os.PathLike[str]], input_shape: Sequence[int], *, resize: bool) -> ImageBatch:
     """As `load_images`, but files that cannot be read are named in the result."""
     import torch

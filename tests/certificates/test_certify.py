@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import acert_zoo
 from acert_zoo import certify
@@ -94,6 +95,23 @@ def test_numpy_and_lists(model: nn.Module, images: Tensor, labels: Tensor) -> No
     assert certify(model, channels_last, labels.to(torch.uint8)).pixel_sha256 == plain.pixel_sha256
 
 
+def test_what_holds_images_does_not_change_the_result(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    plain = certify(model, images, labels)
+    pairs = TensorDataset(images, labels)
+    for held in (pairs, DataLoader(pairs, batch_size=5), list(images)):
+        other = certify(model, held, labels if isinstance(held, list) else None)
+        assert torch.equal(plain.radius, other.radius)
+        assert (other.certifies, other.pixel_sha256) == ("label", plain.pixel_sha256)
+
+
+def test_a_model_by_its_name() -> None:
+    images, labels = acert_zoo.sample_data("mnist", 2)
+    result = certify("mnist_kappa000", images, labels)
+    assert result.model == "mnist_kappa000"
+    assert result.classes == tuple("0123456789")
+    assert result.to_dict()["images"][0]["label_name"] == str(int(labels[0]))
+
+
 def bad(pixel: float) -> Callable[[Tensor], Tensor]:
     def change(images: Tensor) -> Tensor:
         images = images.clone()
@@ -120,7 +138,7 @@ def bad(pixel: float) -> Callable[[Tensor], Tensor]:
         (lambda x: x[:, :1], r"\[N, 3, 8, 8\], got \[12, 1, 8, 8\]"),
         (lambda x: x[..., :7], r"\[N, 3, 8, 8\]"),
         (lambda x: x.permute(0, 2, 3, 1), "channels come first"),
-        (lambda x: x.tolist(), "tensor or a NumPy array"),
+        (lambda x: x.tolist(), r"image 0 is a list; a tensor or array \[C, H, W\]"),
         (lambda x: None, "NoneType"),
         (lambda x: x.to_sparse(), "dense"),
         (lambda x: x.to("meta"), "meta tensor"),
@@ -155,7 +173,7 @@ def test_slow_methods_save_and_report_every_few_images(
         return found[:2]
 
     monkeypatch.setattr(NetworkCertifier, "_improve", unimproved)
-    for method, expected in (("ibp", [N]), ("crown", [8, N])):
+    for method, expected in (("ibp", [0, N]), ("crown", [0, 8, N])):
         done: list[int] = []
         certify(model, images, method=method, progress=lambda k, n, done=done: done.append(k))
         assert done == expected
@@ -210,7 +228,9 @@ def test_models_that_are_refused(images: Tensor) -> None:
     with pytest.raises(UnsupportedLayerError, match="GELU"):
         certify(nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.GELU(), nn.Linear(8, 4)).eval(), images)
     with pytest.raises(InvalidInputError, match=r"nn\.Module"):
-        certify("cifar10_kappa025", images)  # type: ignore[arg-type]
+        certify(None, images)  # type: ignore[arg-type]
+    with pytest.raises(UnknownNameError, match="did you mean mnist_kappa000"):
+        certify("mnist_kappa00", images)
     broken = small_model()
     broken.classifier.layers[1].weight.data[0] = float("nan")
     with pytest.raises(UnsoundSettingError, match="not finite"):

@@ -169,6 +169,7 @@ def test_bad_input_is_refused(zoo: str, folder: Path, tmp_path: Path) -> None:
     refused("Name one model", *model, "--onnx", "x.onnx")
     for eps in ("-0.1", "nan", "abc", "2/0"):
         refused(f"eps '{eps}'", *model, "--eps", eps)
+    refused("for 2 grey levels of 255 write '2/255'", *model, "--eps", "2")
     refused("--fail-under needs --eps", *model, "--fail-under", "40%")
     refused("such as 40%", *model, "--eps", "0.1", "--fail-under", "40")
     refused("unknown data set 'cifar'", *model, "--data", "cifar", "--data-root", tmp_path)
