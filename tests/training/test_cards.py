@@ -142,14 +142,6 @@ def test_a_cascades_card_says_how_it_came_about_and_what_is_proved() -> None:
     assert "proof about this network" not in card
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(12.3, "12 s"), (90, "2 min"), (3599, "1 h 00 min"), (3600, "1 h 00 min"), (6543, "1 h 49 min")],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert card_text.duration(seconds) == text
-
-
 def test_blocks_are_replaced_between_their_markers_only() -> None:
     text = "a\n<!-- zoo-table -->\nold \\1\n<!-- /zoo-table -->\nb\n"
     filled = cards.fill_blocks(text, {"zoo-table": r"new \1", "zoo-figure": "unused"})
