@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from acert_zoo.data.registration import dataset_info
+from acert_zoo.data.registration import dataset_info, dataset_names, read_registration, register_dataset
 from acert_zoo.errors import AcertZooError
 from acert_zoo.zoo import registry
 from acert_zoo.zoo.model_info import ModelInfo
@@ -137,6 +137,9 @@ def fill_blocks(text: str, blocks: dict[str, str]) -> str:
 
 def render_all(zoo: ZooFolder, *, check: bool = False) -> list[Path]:
     """Renders everything that is stale; returns those files. With `check`, only names them."""
+    for file in sorted(zoo.registrations.glob("*.toml")):  # another checkout may know data sets of its own
+        if file.stem not in dataset_names():
+            register_dataset(read_registration(file).without_files())
     stale = tradeoff.render_zoo(zoo, check=check)
     points = tradeoff.registry_points(zoo)
     texts: dict[Path, str] = {}

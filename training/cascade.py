@@ -35,11 +35,11 @@ from acert_zoo.network.tracing import trace
 from acert_zoo.zoo import registry
 from acert_zoo.zoo.model import AcertModel
 from acert_zoo.zoo.model_info import ModelInfo
-from training import cards, tradeoff
+from training import tradeoff
 from training.cascade_search import Candidate, Measured, choose, search
 from training.evaluate import evaluate_with_bar, summary
-from training.evaluation import store_evaluation
-from training.figures import Point
+from training.figure_style import Point
+from training.zoo_entry import add_entry
 from training.zoo_folder import ZooFolder, write_atomic
 
 LICENSE = "Apache-2.0"
@@ -214,11 +214,7 @@ def add_cascade(
         data_root=data_root,
     )
     log(summary(evaluation))
-    write_atomic(path, content)
-    store_evaluation(zoo, evaluation)
-    info = registry.add_record(zoo.registry, {**record, "metrics": evaluation.metrics()})
-    cards.render_all(zoo)
-    return info
+    return add_entry(zoo, record, evaluation, content)
 
 
 def table(front: Sequence[Candidate]) -> str:

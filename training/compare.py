@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from acert_zoo.errors import AcertZooError, UnknownNameError
-from training.figures import METHODS
+from training.figure_style import METHODS
 from training.paper_reference import PAPER
 from training.tradeoff import registry_points
 from training.zoo_folder import ZooFolder

@@ -20,12 +20,14 @@ from acert_zoo.network.tracing import trace
 from acert_zoo.zoo import weights
 from training.loop import build_model
 from training.recipe import Recipe
+from training.run_folder import RunFolder
 
 LOGIT_TOLERANCE = 1e-5
 
 
 def read_run(run: Path) -> tuple[Recipe, dict[str, Any]]:
     """The resolved recipe and the last training state of a run's folder."""
+    RunFolder(run).register_dataset()
     try:
         recipe = Recipe.from_dict(json.loads((run / "recipe.json").read_text(encoding="utf-8")))
         state = torch.load(run / "last.pt", map_location="cpu", weights_only=True)

@@ -23,12 +23,13 @@ from torch import nn
 
 from acert_zoo.certificates.certify import certify
 from acert_zoo.data import datasets
+from acert_zoo.data.registration import register_own
 from acert_zoo.errors import AcertZooError, InvalidInputError
 from acert_zoo.exact_numbers import decimal_down
 from training import distributed
 from training.deployment import deployed_model, read_run, weights_digest
 from training.environment import versions
-from training.evaluation import Evaluation, differences, store_evaluation
+from training.evaluation import Evaluation, differences
 from training.zoo_folder import ZooFolder, dump_json, write_atomic
 
 CHUNK = 500
@@ -162,7 +163,7 @@ def put_into_zoo(zoo: ZooFolder, evaluation: Evaluation) -> None:
         InvalidInputError: the stored evaluation counts more images.
     """
     from acert_zoo.zoo import registry
-    from training import cards
+    from training.zoo_entry import add_entry
 
     info = next(
         m
@@ -174,9 +175,7 @@ def put_into_zoo(zoo: ZooFolder, evaluation: Evaluation) -> None:
         raise InvalidInputError(
             f"{info.versioned_name} has an evaluation of {stored} images; one of {evaluation.n} does not replace it"
         )
-    store_evaluation(zoo, evaluation)
-    registry.add_record(zoo.registry, {**info.to_dict(), "metrics": evaluation.metrics()})
-    cards.render_all(zoo)
+    add_entry(zoo, info.to_dict(), evaluation)
 
 
 def one_per_dataset() -> list[str]:
@@ -193,6 +192,7 @@ def one_per_dataset() -> list[str]:
 @click.option("--run", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A training run's folder.")
 @click.option("--data", "dataset", help="Data set (default: the model's own).")
 @click.option("--data-root", help="Folder with <name>/test_images.npy (default: $ACERT_ZOO_DATA).")
+@click.option("--dataset-file", type=click.Path(), help="Registration of a data set of your own.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first LIMIT test images.")
 @click.option("--rounding", default="real-sound", show_default=True)
 @click.option(
@@ -208,6 +208,7 @@ def main(
     run: Path | None,
     dataset: str | None,
     data_root: str | None,
+    dataset_file: str | None,
     limit: int | None,
     rounding: str,
     check: bool,
@@ -229,6 +230,7 @@ def main(
     distributed.initialize("cpu")
     first = distributed.rank() == 0
     try:
+        register_own(data_root, dataset_file, run)
         it = run_subject(run) if run is not None else zoo_subject(str(model_name))
         if dataset not in (None, it.dataset):
             raise InvalidInputError(f"{it.name} was trained on {it.dataset}; it cannot be evaluated on {dataset}")

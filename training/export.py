@@ -1,10 +1,9 @@
 """From a finished run to the zoo, in one command: python training/export.py RUN --name cifar10_kappa025.
 
 Folds BatchNorm into the layers before it (in float64, rounded once to float32), checks the folded network against the
-trained one on real validation images, writes the safetensors file, evaluates it on the test set, adds the registry
-record and renders the card. The registry record is written last but for what is derived from it: a killed export
-leaves the zoo as it was, and running it again completes it. The same weights again change nothing; other weights get
-the next version.
+trained one on real validation images, evaluates it on the test set, and adds weights, evaluation, registry record and
+card to the zoo, all of them or none (zoo_entry.py). The same weights again change nothing; other weights get the next
+version.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import click
 import numpy as np
 
 from acert_zoo.data import datasets
+from acert_zoo.data.registration import register_own
 from acert_zoo.errors import AcertZooError, InvalidInputError
 from acert_zoo.network import architectures
 from acert_zoo.zoo import registry, weights
@@ -27,8 +27,9 @@ from acert_zoo.zoo.expected_logits import compute_expected_logits
 from training import cards
 from training.deployment import arch_arguments, check_folding, fold, read_run, tensors_of, trained_model
 from training.evaluate import evaluate_with_bar, summary
-from training.evaluation import Evaluation, store_evaluation
+from training.evaluation import Evaluation
 from training.recipe import Recipe
+from training.zoo_entry import add_entry
 from training.zoo_folder import ZooFolder, write_atomic
 
 LICENSE = "Apache-2.0"
@@ -159,24 +160,30 @@ def export(
         data_root=data_root,
     )
     log(summary(evaluation))
-    write_atomic(path, content)
-    store_evaluation(zoo, evaluation)
-    info = registry.add_record(zoo.registry, {**record, "metrics": evaluation.metrics()})
-    cards.render_all(zoo)
-    return Exported(info, True, evaluation)
+    return Exported(add_entry(zoo, record, evaluation, content), True, evaluation)
 
 
 @click.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--name", required=True, help="Name in the zoo, e.g. cifar10_kappa025.")
 @click.option("--data-root", help="Folder with <name>/test_images.npy (default: $ACERT_ZOO_DATA).")
+@click.option("--dataset-file", type=click.Path(), help="Registration of a data set of your own, if it has moved.")
 @click.option("--limit", type=click.IntRange(min=1), help="Evaluate only the first LIMIT test images (trials).")
 @click.option("--unfinished", is_flag=True, help="Export a run that has not reached its last epoch.")
 @click.option("--root", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Checkout to write into.")
-def main(run: Path, name: str, data_root: str | None, limit: int | None, unfinished: bool, root: Path | None) -> None:
+def main(
+    run: Path,
+    name: str,
+    data_root: str | None,
+    dataset_file: str | None,
+    limit: int | None,
+    unfinished: bool,
+    root: Path | None,
+) -> None:
     """Add the trained network in the folder RUN to the zoo."""
     zoo = ZooFolder(root) if root else ZooFolder()
     try:
+        register_own(data_root, dataset_file, run)
         done = export(
             run, name, zoo=zoo, data_root=data_root, limit=limit, unfinished=unfinished, log=lambda t: click.echo(t)
         )

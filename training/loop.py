@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from acert_zoo.data import datasets
+from acert_zoo.errors import InvalidInputError
 from acert_zoo.network import architectures
 from acert_zoo.network.tracing import trace
 from training import distributed, regularizers, schedules
@@ -25,7 +26,7 @@ from training.batches import Batches, generator
 from training.clean_pass import clean_pass, update_running_statistics
 from training.initialization import ibp_initialization
 from training.loss import Batch, Loss
-from training.objectives import OBJECTIVES
+from training.objectives import find_objective
 from training.optimization import WeightAverage, build_optimizer, weights_of
 from training.recipe import Recipe
 from training.run_folder import RunError, RunFolder
@@ -62,9 +63,12 @@ class StepLoss(nn.Module):
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
         super().__init__()
         self.model, self.recipe = model, recipe
+        self.objective = find_objective(recipe.objective)
 
     def forward(self, batch: Batch) -> Loss:
-        loss = OBJECTIVES[self.recipe.objective](batch)
+        loss = self.objective(batch)
+        if not isinstance(loss, Loss):
+            raise InvalidInputError(f"objective {self.recipe.objective!r} gave {type(loss).__name__}; a Loss is meant")
         if self.recipe.optimizer.l1:
             penalty = regularizers.l1(weights_of(self.model))
             loss = dataclasses.replace(loss, total=loss.total + self.recipe.optimizer.l1 * penalty)

@@ -22,7 +22,7 @@ from acert_zoo.data.datasets import dataset_info
 from acert_zoo.network.graph import Network
 from acert_zoo.network.tracing import trace
 from training.adaptive_radius import adaptive_radius
-from training.figures import THEMES, Theme
+from training.figure_style import THEMES, Theme
 
 MODEL = "cifar10_kappa025"
 FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"

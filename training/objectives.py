@@ -1,4 +1,5 @@
-"""Training objectives over one interval propagation. A new objective is one function and one line in OBJECTIVES.
+"""Training objectives over one interval propagation. A new objective is one function and one line in OBJECTIVES; or a
+function of one's own, which a recipe names as "module:function".
 
 Every objective gets a `Batch` and returns a `Loss`; see loss.py. All of them share the clean pass, whose batch
 statistics the bound pass reuses (BatchNorm is folded into the affine layers with them, with gradient).
@@ -8,12 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
+import os
+import sys
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
 from acert_zoo.bounds.ibp import Ball, Interval
+from acert_zoo.errors import InvalidInputError, UnknownNameError
 from acert_zoo.network.graph import Network
 from training import crown_ibp as crown
 from training import expressive as expressive_losses
@@ -153,6 +158,31 @@ def expressive(batch: Batch, combination: Combination, own_radii: bool = False) 
         scale=scale,
         evaluations=evaluations,
     )
+
+
+def find_objective(name: str) -> Callable[[Batch], Loss]:
+    """The objective that a recipe names: one of OBJECTIVES, or one's own as "module:function".
+
+    The module is looked for where Python looks and in the current folder.
+
+    Raises:
+        UnknownNameError: no such objective.
+        InvalidInputError: the module cannot be imported or has no such function.
+    """
+    module, _, function = name.partition(":")
+    if not function:
+        if name not in OBJECTIVES:
+            raise UnknownNameError.near("objective", name, OBJECTIVES)
+        return OBJECTIVES[name]
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise InvalidInputError(f"objective {name!r} cannot be loaded: {error}") from error
+    if not callable(found):
+        raise InvalidInputError(f"objective {name!r} is {found!r}; a function from a Batch to a Loss is meant")
+    return found
 
 
 OBJECTIVES: dict[str, Callable[[Batch], Loss]] = {

@@ -29,7 +29,8 @@ from acert_zoo.zoo import registry, resolve, weights
 from acert_zoo.zoo.model_info import ModelInfo
 from training import card_text, cards, tradeoff
 from training.evaluation import RADIUS_ATOL, RADIUS_RTOL
-from training.figures import THEMES, digest, draw
+from training.figure_style import THEMES
+from training.figures import digest, draw
 from training.zoo_folder import ZooFolder, dump_json
 
 CERTIFICATES = "certificates.jsonl"

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from acert_zoo._files import write_atomically
+from acert_zoo.data.registration import FILE_NAME, dataset_info, is_own, read_registration, register_dataset
 from acert_zoo.errors import InvalidInputError
 from training import distributed
 from training.environment import environment
@@ -42,13 +43,21 @@ class RunFolder:
             except OSError as error:
                 raise RunError(f"the run's folder {path} cannot be made: {error.strerror or error}") from error
             folder._write("recipe.json", json.dumps(recipe.to_dict(), indent=1) + "\n")
+            if is_own(recipe.dataset):
+                folder._write(FILE_NAME, dataset_info(recipe.dataset).to_toml())
         return folder
 
     def recipe(self) -> Recipe:
+        self.register_dataset()
         try:
             return Recipe.from_dict(json.loads((self.path / "recipe.json").read_text(encoding="utf-8")))
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"{self.path} is not the folder of a training run: it has no recipe.json") from None
+
+    def register_dataset(self) -> None:
+        """Makes a data set of the user's own known, as it was when the run began, unless a command names it anew."""
+        if (self.path / FILE_NAME).is_file() and not is_own(read_registration(self.path / FILE_NAME).name):
+            register_dataset(self.path / FILE_NAME)
 
     def write_environment(self, device: torch.device) -> None:
         """What the result may depend on beside the recipe: versions, git commit, threads, processes, device."""

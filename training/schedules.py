@@ -36,13 +36,15 @@ def kappa_at(share: float, start: float, end: float) -> float:
 def learning_rate_schedule(
     optimizer: torch.optim.Optimizer, settings: Optimizer, total_steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """The per-step schedule that `settings.schedule` names."""
+    """The per-step schedule that `settings.schedule` names, for any number of steps from 1 on."""
     three_phase = settings.schedule == "onecycle"
+    # torch divides by the length of the warm-up less one step: a warm-up of exactly one step gets a hair more.
+    warmup = settings.warmup * (1 + 1e-9) if settings.warmup * total_steps == 1 else settings.warmup
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=settings.lr,
         total_steps=total_steps,
-        pct_start=settings.warmup,
+        pct_start=warmup,
         anneal_strategy="linear",
         div_factor=25,
         final_div_factor=100,

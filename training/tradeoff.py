@@ -1,40 +1,47 @@
-"""The zoo's trade-off figures: python training/tradeoff.py [--dataset cifar10] [RUN ...].
+"""The zoo's trade-off figures: python training/tradeoff.py [RUN ...].
 
 From the registry, or with RUN folders named, from their `evaluation.json` (written by evaluate.py --run): accuracy
-against ACR beside the paper's published curves, and certified accuracy against eps, as SVG and PNG, light and dark.
+against ACR beside the paper's published curves and against certified accuracy beside published fronts, and certified
+accuracy against eps, as SVG and PNG, light and dark.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import click
 
 from acert_zoo.errors import AcertZooError, InvalidInputError
+from acert_zoo.exact_numbers import down, parse_eps
 from acert_zoo.zoo import registry
-from training.figures import THEMES, Point, digest, draw
+from acert_zoo.zoo.model_info import ModelInfo
+from training.figure_style import THEMES, Point
+from training.figures import digest, draw
+from training.published_fronts import front_kind, fronts_of
 from training.zoo_folder import ZooFolder, write_atomic
 
-KINDS = ("tradeoff", "certified")
 FORMS = ("svg", "png")
 
 
 def registry_points(zoo: ZooFolder) -> dict[str, list[Point]]:
     """The newest version of every registered model that belongs in a figure, by data set, sorted by name.
 
-    A model trained for a smaller eps_max than others of its data set does not: its ACR is in % of another radius.
+    ACR is in % of the largest eps_max of the data set; a model of a smaller one whose ACR in that unit is not known is
+    left out.
     """
     newest = {m.name: m for m in registry.read_registry(zoo.registry)}  # sorted by version: the last one wins
+    infos = sorted(newest.values(), key=lambda m: m.name)
+    largest = {str(m.dataset): m.eps_max for m in registry.at_largest_radius(infos)}
     points: dict[str, list[Point]] = {}
-    for info in registry.at_largest_radius(sorted(newest.values(), key=lambda m: m.name)):
-        accuracy, acr = info.metric("accuracy"), info.metric("acr_percent")
-        if accuracy is None or acr is None or info.dataset is None or info.eps_max is None:
+    for info in infos:
+        accuracy, eps_max = info.metric("accuracy"), largest.get(str(info.dataset))
+        acr = acr_percent_of(info, eps_max) if eps_max else None
+        if accuracy is None or acr is None or info.dataset is None or eps_max is None:
             continue
-        if info.kind == "model" and info.method == "standard":
-            continue  # nothing is certified: it is a cascade's last stage
         path = zoo.evaluation(info.name, info.version)
         curve = json.loads(path.read_text(encoding="utf-8")).get("curve", {}) if path.is_file() else {}
         points.setdefault(info.dataset, []).append(
@@ -43,15 +50,40 @@ def registry_points(zoo: ZooFolder) -> dict[str, list[Point]]:
                 dataset=info.dataset,
                 method="cascade" if info.kind == "cascade" else str(info.method),
                 kappa=info.kappa,
-                eps_max=info.eps_max,
+                eps_max=eps_max,
                 n=accuracy.n,
                 accuracy=accuracy.value,
-                acr_percent=acr.value,
+                acr_percent=acr,
                 curve_eps=tuple(curve.get("eps", ())),
                 curve_certified=tuple(curve.get("certified_accuracy", ())),
+                trained_eps=info.eps_max if info.eps_max != eps_max else None,
+                certified=tuple((str(m.eps), m.value) for m in info.metrics if m.metric == "certified_accuracy"),
             )
         )
     return points
+
+
+def acr_percent_of(info: ModelInfo, eps_max: str) -> float | None:
+    """The model's ACR in percent of `eps_max`, which may be larger than its own; None where its record does not tell.
+
+    Where no image at all is certified at some eps <= eps_max, no radius is cut off there, and the mean of all radii is
+    the ACR.
+    """
+    capped, mean = info.metric("acr_percent"), info.metric("acr")
+    if capped is not None and capped.eps == eps_max:
+        return capped.value
+    nothing = [m for m in info.metrics if m.metric == "certified_accuracy" and m.value == 0 and m.eps is not None]
+    if mean is None or not any(parse_eps(str(m.eps)) <= parse_eps(eps_max) for m in nothing):
+        return None
+    return float(down(100 * Fraction(repr(mean.value)) / parse_eps(eps_max), 6))
+
+
+def kinds_of(points: Sequence[Point]) -> list[tuple[str, list[Point]]]:
+    """The figures of one data set's points, and the points in each."""
+    kinds = [("tradeoff", list(points)), ("certified", [p for p in points if p.curve_eps])]
+    for front in fronts_of(points[0].dataset):
+        kinds.append((front_kind(front), [p for p in points if front.eps in dict(p.certified)]))
+    return [(kind, shown) for kind, shown in kinds if shown]
 
 
 def run_point(run: Path) -> Point:
@@ -75,6 +107,7 @@ def run_point(run: Path) -> Point:
         acr_percent=values["acr_percent"]["value"],
         curve_eps=tuple(result["curve"]["eps"]),
         curve_certified=tuple(result["curve"]["certified_accuracy"]),
+        certified=tuple((m["eps"], m["value"]) for m in result["metrics"] if m["metric"] == "certified_accuracy"),
     )
 
 
@@ -114,13 +147,11 @@ def render(
 
 
 def render_zoo(zoo: ZooFolder, *, check: bool = False) -> list[Path]:
-    """Both figures of every data set in the registry, in docs/figures."""
+    """All figures of every data set in the registry, in docs/figures."""
     stale = []
     for dataset, points in registry_points(zoo).items():
-        for kind in KINDS:
-            shown = points if kind == "tradeoff" else [p for p in points if p.curve_eps]
-            if shown:
-                stale += render(zoo.figures, f"{kind}-{dataset}", kind, shown, check=check)
+        for kind, shown in kinds_of(points):
+            stale += render(zoo.figures, f"{kind}-{dataset}", kind, shown, check=check)
     return stale
 
 
@@ -154,9 +185,8 @@ def main(runs: tuple[Path, ...], out: Path | None, root: Path | None) -> None:
         if not groups:
             raise InvalidInputError("the registry has no evaluated model; name evaluated runs")
         for dataset, points in groups.items():
-            for kind in KINDS:
-                shown = points if kind == "tradeoff" else [p for p in points if p.curve_eps]
-                for path in render(out or zoo.figures, f"{kind}-{dataset}", kind, shown) if shown else []:
+            for kind, shown in kinds_of(points):
+                for path in render(out or zoo.figures, f"{kind}-{dataset}", kind, shown):
                     click.echo(path)
     except AcertZooError as error:
         click.echo(f"error: {error}", err=True)

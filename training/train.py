@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from acert_zoo.data import datasets
+from acert_zoo.data.registration import register_own
 from acert_zoo.errors import AcertZooError, InvalidInputError, UnknownNameError
 from training import distributed
 from training.loop import Trainer
@@ -25,6 +26,7 @@ from training.memory import keep_freed_memory
 from training.recipe import Recipe, known_keys, load_recipe
 from training.run_folder import RunError, RunFolder
 
+LINE_SECONDS = 60.0  # from one line to the next where there is no terminal
 INTERRUPTED = 130  # exit code after Ctrl-C or SIGTERM, with a state that resumes
 
 
@@ -37,6 +39,7 @@ INTERRUPTED = 130  # exit code after Ctrl-C or SIGTERM, with a state that resume
 @click.option(
     "--data-root", help="Folder with <data set>/{train,test}_{images,labels}.npy.  [default: $ACERT_ZOO_DATA]"
 )
+@click.option("--dataset-file", type=click.Path(), help="Registration of a data set of your own (docs/datasets.md).")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: torch's]")
 @click.option("--max-minutes", type=click.FloatRange(0), help="Stops after this time with a state that resumes.")
@@ -49,6 +52,7 @@ def main(
     path: Path | None,
     resume: Path | None,
     data_root: str | None,
+    dataset_file: str | None,
     device: str,
     threads: int | None,
     max_minutes: float | None,
@@ -61,6 +65,7 @@ def main(
     keep_freed_memory()
     torch.set_flush_denormal(True)  # gradients of a saturated loss: arithmetic with denormal numbers is slow on CPUs
     try:
+        register_own(data_root, dataset_file, resume)
         recipe = resolve(recipe_name, kappa, overrides, path, resume)
         if show:
             click.echo("\n".join(f"{key} = {value_of(recipe, key)!r}" for key in known_keys()))
@@ -74,6 +79,7 @@ def main(
         raise click.ClickException(str(error)) from error
     finally:
         distributed.shutdown()
+        torch.set_flush_denormal(False)  # proofs in the same process need denormal numbers
     if outcome == "interrupted":
         sys.exit(INTERRUPTED)
 
@@ -141,7 +147,7 @@ def run(
         if distributed.rank() == 0:
             folder.trim_log(trainer.epoch)
     else:
-        name = f"{recipe.dataset}_{recipe.objective}_{time.strftime('%Y%m%d-%H%M%S')}"
+        name = f"{recipe.dataset}_{recipe.objective.replace(':', '.')}_{time.strftime('%Y%m%d-%H%M%S')}"
         folder = RunFolder.create(path or Path("runs") / name, recipe)
     folder.write_environment(device)
     if distributed.rank() > 0:
@@ -162,7 +168,7 @@ def run(
 
 
 class Display:
-    """A progress bar with the running metrics on a terminal; one line an epoch everywhere."""
+    """A progress bar with the running metrics on a terminal, else a line a minute; one line an epoch everywhere."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.console = Console()
@@ -176,6 +182,7 @@ class Display:
             disable=not self.console.is_terminal,
             transient=True,
         )
+        self.steps, self.steps_per_epoch = trainer.total_steps - trainer.step, trainer.steps_per_epoch
         epoch = trainer.epoch + 1
         self.task = self.bar.add_task(
             "", total=trainer.total_steps, completed=trainer.step, epoch=epoch, epochs=trainer.recipe.epochs, metrics=""
@@ -184,13 +191,17 @@ class Display:
 
     def __enter__(self) -> Display:
         self.bar.start()
+        if self.bar.disable:
+            self.shown = time.monotonic()
+            self._line(f"training: {self.steps:,} steps to go, {self.steps_per_epoch:,} an epoch")
         return self
 
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
     def step(self, trainer: Trainer) -> None:
-        if self.bar.disable or time.monotonic() - self.shown < 0.5 or distributed.world_size() > 1:
+        pause = LINE_SECONDS if self.bar.disable else 0.5
+        if time.monotonic() - self.shown < pause or distributed.world_size() > 1:
             return
         self.shown = time.monotonic()
         m = trainer.metrics() if trainer.step % trainer.steps_per_epoch else {}
@@ -200,7 +211,12 @@ class Display:
             else ""
         )
         epoch = min(trainer.epoch + 1, trainer.recipe.epochs)
+        if self.bar.disable:
+            self._line(f"step {trainer.step:,} of {trainer.total_steps:,} (epoch {epoch})  {text}".rstrip())
         self.bar.update(self.task, completed=trainer.step, epoch=epoch, metrics=text)
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     def epoch(self, row: dict[str, Any]) -> None:
         text = f"epoch {row['epoch']}  loss {row['loss']:.4f}  eps* {row['mean_radius']:.5f} of {row['eps_t']:.5f}"
@@ -211,7 +227,7 @@ class Display:
             )
             text += f"  |  validation: accuracy {row['accuracy']:.2f} %  ACR {row['acr_percent']:.2f} % of eps_max"
             text += f"  certified at {certified}"
-        self.console.print(f"{text}  |  {row['seconds']:.0f} s", highlight=False, soft_wrap=True)
+        self._line(f"{text}  |  {row['seconds']:.0f} s")
 
 
 if __name__ == "__main__":

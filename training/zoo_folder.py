@@ -27,6 +27,11 @@ class ZooFolder:
         return self.package / "zoo.json"
 
     @property
+    def registrations(self) -> Path:
+        """The data sets that the zoo knows, one TOML file each."""
+        return self.package / "data" / "registered"
+
+    @property
     def cards(self) -> Path:
         return self.root / "model_cards"
 

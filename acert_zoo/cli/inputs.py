@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from acert_zoo.cli.input_images import Inputs
-from acert_zoo.data.registration import dataset_names, register_dataset
+from acert_zoo.data.registration import dataset_info, dataset_names, register_dataset
 from acert_zoo.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -118,6 +118,9 @@ def _dataset(name: str, split: str, limit: int | None, data_root: str | None) ->
 
     from acert_zoo.data.datasets import load_split, to_pixels
 
+    info = dataset_info(name, data_root)
+    if info.files is not None:  # registered beside its data: its classes are to be known without --data-root as well
+        register_dataset(info)
     images, labels = load_split(name, split, data_root)
     images, labels = np.array(images[:limit]), labels[:limit]  # copied: memory maps are read-only
     description = f"{name} {split} images"

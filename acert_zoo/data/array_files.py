@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from acert_zoo.data.registration import DatasetInfo
+from acert_zoo.data.dataset import DatasetInfo
 
 
 def save_split(folder: Path, stem: str, images: np.ndarray, labels: np.ndarray) -> None:

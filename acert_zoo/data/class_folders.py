@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from acert_zoo.data.array_files import save_one_by_one
+from acert_zoo.data.dataset import DatasetInfo
 from acert_zoo.data.image_files import load_images
 from acert_zoo.data.image_paths import ImagePath, folder_labels, image_paths
-from acert_zoo.data.registration import DatasetInfo, default_root
+from acert_zoo.data.registration import default_root
 from acert_zoo.errors import DatasetNotFoundError, InvalidInputError, UnknownNameError
 
 _AT_ONCE = 256  # images that are decoded before they are written

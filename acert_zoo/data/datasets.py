@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from acert_zoo.data.registration import DatasetInfo, dataset_info, dataset_root
+from acert_zoo.data.dataset import DatasetInfo
+from acert_zoo.data.registration import dataset_info, dataset_root
 from acert_zoo.errors import DatasetNotFoundError, InvalidInputError
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ import numpy as np
 
 from acert_zoo._files import write_atomically
 from acert_zoo.data.array_files import save_one_by_one, save_split
-from acert_zoo.data.registration import DATA_ENVIRONMENT_VARIABLE, DatasetInfo
+from acert_zoo.data.dataset import DatasetInfo
+from acert_zoo.data.registration import DATA_ENVIRONMENT_VARIABLE
 from acert_zoo.errors import DatasetNotFoundError, MissingDependencyError
 
 TORCHVISION_CLASSES = {"cifar10": "CIFAR10", "mnist": "MNIST"}

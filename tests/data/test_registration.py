@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from acert_zoo.data import registration
-from acert_zoo.data.registration import DatasetInfo, dataset_info, dataset_names, read_registration, register_dataset
+from acert_zoo.data.dataset import DatasetInfo
+from acert_zoo.data.registration import dataset_info, dataset_names, read_registration, register_dataset
 from acert_zoo.errors import InvalidInputError, UnknownNameError
 
 FLOWERS = """

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import acert_zoo
 from acert_zoo.errors import InvalidInputError, WeightsError
 from acert_zoo.zoo import registry, weights
 from tests.support.zoo import empty_zoo, make_data, make_run, plain_figures, small_recipe, snapshot
+from training import cards, zoo_entry
 from training import export as module
 from training.deployment import check_folding, deployed_model, fold, read_run, trained_model
 from training.export import export
@@ -195,22 +197,21 @@ def test_a_lost_checkpoint_file_comes_back(tmp_path: Path, run: Path, data: str)
     assert snapshot(zoo.root) == before
 
 
-@pytest.mark.parametrize("where", ["store_evaluation", "evaluate_with_bar"])
-def test_a_killed_export_leaves_the_zoo_as_it_was(
-    tmp_path: Path, run: Path, data: str, monkeypatch, where: str
+@pytest.mark.parametrize("where", [(zoo_entry, "store_evaluation"), (module, "evaluate_with_bar"), (cards, "index")])
+def test_an_export_that_fails_leaves_the_zoo_as_it_was(
+    tmp_path: Path, run: Path, data: str, monkeypatch, where: tuple[ModuleType, str]
 ) -> None:
     zoo = empty_zoo(tmp_path / "zoo")
-    before = zoo.registry.read_bytes()
+    before = snapshot(zoo.root)
 
     def killed(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, where, killed)
+        patch.setattr(*where, killed)
         with pytest.raises(KeyboardInterrupt):
             export(run, "cifar10_small", zoo=zoo, data_root=data)
-    assert zoo.registry.read_bytes() == before
-    assert not (zoo.cards / "cifar10_small.md").exists()
+    assert snapshot(zoo.root) == before
     assert export(run, "cifar10_small", zoo=zoo, data_root=data).info.version == 1
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from acert_zoo.bounds.ibp import robust_margin
-from training.figures import THEMES
+from training.figure_style import THEMES
 from training.method_figure import curves, draw, measured
 
 

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from acert_zoo.bounds.ibp import input_box, robust_margin
+from acert_zoo.errors import InvalidInputError, UnknownNameError
 from acert_zoo.network.graph import Network
 from acert_zoo.network.tracing import trace
 from tests.support.training import tiny_batch, tiny_model, tiny_recipe
 from training import objectives
 from training.adaptive_radius import AdaptiveRadius, adaptive_radius
 from training.crown_ibp import backward_margins
+from training.loop import StepLoss
 from training.loss import CLAMP, Batch, ibp_margins
-from training.objectives import OBJECTIVES
+from training.objectives import OBJECTIVES, find_objective
 from training.regularizers import relu_balance, tightness
 from training.sabr import attack
 
@@ -365,3 +368,34 @@ def test_the_documented_example_of_a_new_objective(monkeypatch: pytest.MonkeyPat
     assert bool(((loss.radius >= 0.01) & (loss.radius <= 0.02)).all())  # eps_t = 0.02
     loss.total.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_an_objective_of_ones_own_is_found_by_module_and_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_losses.py").write_text(
+        "from training.objectives import ibp\n\n\ndef half(batch):\n    return ibp(batch)\n\n\nnumber = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    objective = find_objective("my_losses:half")
+    batch = tiny_batch(recipe=tiny_recipe(objective="my_losses:half"))
+    assert torch.equal(objective(batch).total, OBJECTIVES["ibp"](batch).total)
+    for name, message in (
+        ("my_losses:quarter", "has no attribute 'quarter'"),
+        ("no_such_losses:half", "No module named 'no_such_losses'"),
+        ("my_losses:number", "3; a function from a Batch to a Loss"),
+    ):
+        with pytest.raises(InvalidInputError, match=f"objective '{name}'.*{message}"):
+            find_objective(name)
+    with pytest.raises(UnknownNameError, match="did you mean sabr"):
+        find_objective("saber")
+
+
+def test_what_an_objective_of_ones_own_gives_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_sums.py").write_text("def wrong(batch):\n    return batch.images.sum()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    recipe = tiny_recipe(objective="my_sums:wrong")
+    with pytest.raises(InvalidInputError, match="'my_sums:wrong' gave Tensor; a Loss is meant"):
+        StepLoss(tiny_model(), recipe)(tiny_batch(recipe=recipe))

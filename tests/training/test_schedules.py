@@ -78,3 +78,15 @@ def test_onecycle_is_the_papers() -> None:
     assert betas[0] == pytest.approx(0.95)
     assert betas[29] == pytest.approx(0.85)
     assert betas[99] == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "linear"])
+@pytest.mark.parametrize("warmup", [0.1, 0.2, 0.3, 0.45])
+def test_any_number_of_steps_has_a_schedule(schedule: str, warmup: float) -> None:
+    for steps in range(1, 60):  # at warmup 0.1 and 10 steps, say, the warm-up is one step long
+        optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        rates = learning_rate_schedule(optimizer, Optimizer(lr=0.1, warmup=warmup, schedule=schedule), steps)
+        for _ in range(steps - 1):
+            optimizer.step()
+            rates.step()
+            assert 0 <= rates.get_last_lr()[0] <= 0.1 * (1 + 1e-6), steps

@@ -9,18 +9,23 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import acert_zoo
 from acert_zoo.errors import InvalidInputError
 from tests.support.zoo import empty_zoo, make_data, make_run
 from training import tradeoff
 from training.export import export
-from training.figures import THEMES, Point, digest, draw
+from training.figure_style import THEMES, Point
+from training.figures import digest, draw
 from training.paper_reference import PAPER
+from training.published_fronts import FRONTS, front_eps, front_kind, fronts_of
+from training.zoo_folder import ZooFolder
 
 
 def point(name: str, method: str, kappa: float | None, acr: float, accuracy: float, dataset: str = "cifar10") -> Point:
     eps = tuple(i / 1000 for i in range(5))
     certified = tuple(accuracy - 10 * i for i in range(5))
-    return Point(name, dataset, method, kappa, "8.8/255", 1000, accuracy, acr, eps, certified)
+    at_eps = (("2/255", accuracy - 20), ("8/255", accuracy - 30))
+    return Point(name, dataset, method, kappa, "8.8/255", 1000, accuracy, acr, eps, certified, at_eps)
 
 
 POINTS = [
@@ -31,7 +36,7 @@ POINTS = [
 ]
 
 
-@pytest.mark.parametrize("kind", tradeoff.KINDS)
+@pytest.mark.parametrize("kind", ["tradeoff", "certified", "rivals-2_255"])
 def test_same_points_give_the_same_svg_bytes(kind: str) -> None:
     svg = draw(kind, POINTS, "light", "cifar10_kappa050")
     assert svg == draw(kind, POINTS, "light", "cifar10_kappa050")
@@ -92,6 +97,35 @@ def test_the_papers_points_are_those_of_its_figure() -> None:
             assert [y for _, y in curve] == sorted((y for _, y in curve), reverse=True)
 
 
+def test_published_fronts_are_those_of_their_source() -> None:
+    front = next(f for f in fronts_of("cifar10") if f.eps == "2/255")
+    assert (front.n, front.tuned_on) == (10_000, "validation")
+    assert front.points["SABR"][0] == (60.11, 81.68)
+    assert [f.eps for f in fronts_of("cifar10")] == ["2/255", "8/255"]
+    assert [front_eps(front_kind(f)) for f in fronts_of("tinyimagenet")] == ["1/255"]
+    for f in FRONTS:
+        for curve in f.points.values():
+            assert list(curve) == sorted(curve)
+            assert [y for _, y in curve] == sorted((y for _, y in curve), reverse=True), "none dominates another"
+
+
+def test_every_model_of_a_data_set_is_in_its_figures() -> None:
+    points = {p.name: p for p in tradeoff.registry_points(ZooFolder())["mnist"]}
+    assert {"mnist_accurate", "mnist_kappa000"} <= points.keys()
+    smaller = points["mnist_eps015_kappa000"]
+    info = acert_zoo.model_info("mnist_eps015_kappa000")
+    assert (smaller.eps_max, smaller.trained_eps) == ("0.4", "0.15")
+    assert info.metric("certified_accuracy").eps is not None
+    assert smaller.acr_percent == pytest.approx(100 * info.metric("acr").value / 0.4, abs=1e-6)
+    assert smaller.acr_percent <= 100 * info.metric("acr").value / 0.4
+
+
+def test_an_acr_that_a_larger_radius_might_cut_off_is_left_out() -> None:
+    info = acert_zoo.model_info("mnist_kappa000")
+    assert tradeoff.acr_percent_of(info, "0.4") == info.metric("acr_percent").value
+    assert tradeoff.acr_percent_of(info, "0.5") is None  # radii up to 0.5 are not counted apart
+
+
 def test_points_come_from_registry_or_from_evaluated_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run_a")
     root = str(make_data(tmp_path / "data", run, test=20))
@@ -114,7 +148,10 @@ def test_points_come_from_registry_or_from_evaluated_runs(tmp_path: Path, monkey
     result = CliRunner().invoke(tradeoff.main, [str(run), "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in out.iterdir()) == sorted(
-        f"{kind}-cifar10-{theme}.{form}" for kind in tradeoff.KINDS for theme in THEMES for form in tradeoff.FORMS
+        f"{kind}-cifar10-{theme}.{form}"
+        for kind in ("tradeoff", "certified", "rivals-2_255", "rivals-8_255")
+        for theme in THEMES
+        for form in tradeoff.FORMS
     )
     empty = CliRunner().invoke(tradeoff.main, ["--root", str(empty_zoo(tmp_path / "none").root)])
     assert empty.exit_code == 2

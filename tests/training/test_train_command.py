@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,11 +17,12 @@ from click.testing import CliRunner
 
 from tests.support.training import TRAIN, final_weights, one_thread, run_train, same_weights
 from tests.training.conftest import FinishedRun
-from training.train import main
+from training.train import Display, main
 
 
 def test_a_run_and_its_folder(finished: FinishedRun) -> None:
     run, lines = finished.folder, finished.output.splitlines()
+    assert lines.pop(0) == "training: 8 steps to go, 4 an epoch"
     assert [line.split()[:3] for line in lines[:2]] == [["epoch", "1", "loss"], ["epoch", "2", "loss"]]
     for word in ("eps*", "evaluations", "validation: accuracy", "ACR", "certified at", " s"):
         assert all(word in line for line in lines[:2]), word
@@ -40,7 +42,8 @@ def test_a_run_and_its_folder(finished: FinishedRun) -> None:
 def test_stopped_full_disk_and_resumed_to_the_same_weights(finished: FinishedRun, tmp_path: Path) -> None:
     run = tmp_path / "run"
     stopped = run_train(*finished.arguments, "--run", run, "--max-minutes", 0)
-    assert (stopped.returncode, stopped.stdout) == (0, f"stopped at step 1; continue with --resume {run}\n")
+    assert stopped.returncode == 0
+    assert stopped.stdout.splitlines()[1:] == [f"stopped at step 1; continue with --resume {run}"]
     before = (run / "last.pt").read_bytes()
 
     def small_disk() -> None:  # longer files fail to be written, as on a full disk
@@ -127,3 +130,26 @@ def test_a_terminal_shows_a_bar_with_the_running_metrics(finished: FinishedRun, 
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.output)
     assert re.search(r"epoch 1/1 .*[0-4]/4 .*loss \d\.\d{3}  accuracy +\d+\.\d %  eps\* 0\.0", text), text
     assert re.search(r"[\r\n]epoch 1  loss \d\.\d{4}  eps\* .* \|  \d+ s", text)
+
+
+def test_without_a_terminal_a_line_says_now_and_then_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = SimpleNamespace(
+        step=0,
+        total_steps=3000,
+        steps_per_epoch=1000,
+        epoch=0,
+        recipe=SimpleNamespace(epochs=3),
+        metrics=lambda: {"loss": 1.5, "train_accuracy": 0.25, "mean_radius": 0.01},
+    )
+    now = [100.0]
+    monkeypatch.setattr("training.train.time.monotonic", lambda: now[0])
+    with Display(trainer) as display:  # type: ignore[arg-type]
+        for _ in range(200):
+            trainer.step, now[0] = trainer.step + 1, now[0] + 1.0
+            display.step(trainer)  # type: ignore[arg-type]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "training: 3,000 steps to go, 1,000 an epoch"
+    assert lines[1] == "step 60 of 3,000 (epoch 1)  loss 1.500  accuracy 25.0 %  eps* 0.01000"
+    assert [line.split()[1] for line in lines[1:]] == ["60", "120", "180"]
