@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from acert_zoo.exact_numbers import parse_eps, round_up
+from acert_zoo.exact_numbers import parse_pixel_eps, round_up
 
 Eps = str | int | float | Fraction
 
@@ -32,4 +32,4 @@ class Certificate:
 
     def certified(self, eps: Eps) -> bool:
         """Whether the answer is proved within `eps`, compared exactly ("2/255" is the fraction)."""
-        return self.radius > 0 and self.radius >= round_up(parse_eps(eps))
+        return self.radius > 0 and self.radius >= round_up(parse_pixel_eps(eps))

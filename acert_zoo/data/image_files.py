@@ -95,7 +95,7 @@ def picture_pixels(picture: Image, input_shape: Sequence[int], name: str) -> Ten
     except InvalidInputError as error:
         text = str(error).removeprefix("image file ").split("; --resize")[0]
         raise InvalidInputError(f"{text}; convert it before") from None
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
 def read_images(paths: Sequence[str | os.PathLike[str]], input_shape: Sequence[int], *, resize: bool) -> ImageBatch:
