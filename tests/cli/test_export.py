@@ -40,7 +40,7 @@ def test_certificates_of_an_onnx_file_are_verified_against_it(zoo: str, tmp_path
     run("export", zoo, "--onnx", network)
     Image.fromarray(sample_arrays("cifar10", 1)[0][0]).save(picture)
     assert run("certify", "--onnx", network, "--out", out, picture).exit_code == 0
-    refused("add --model", "verify", out)
+    refused("(--model)", "verify", out)
     assert run("verify", out, "--onnx", network).exit_code == 0
 
 
