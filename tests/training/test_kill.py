@@ -72,6 +72,7 @@ def test_killed_at_several_moments(finished: FinishedRun, tmp_path: Path) -> Non
     command = [sys.executable, str(TRAIN), "--resume", str(run), *finished.data]
     with subprocess.Popen(command, env=one_thread(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
+        assert process.stdout.readline().startswith("training: ")
         assert process.stdout.readline().startswith("epoch 1 ")
         process.kill()  # from outside, wherever it is just now
     assert process.returncode == -signal.SIGKILL

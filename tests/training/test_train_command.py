@@ -73,6 +73,7 @@ def test_ctrl_c_saves(finished: FinishedRun, tmp_path: Path) -> None:
     command = [sys.executable, str(TRAIN), *finished.arguments, "--run", str(run), "--set", "epochs=500"]
     with subprocess.Popen(command, env=one_thread(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
+        assert process.stdout.readline().startswith("training: ")
         assert process.stdout.readline().startswith("epoch 1 ")
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
