@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 
 import acert_zoo
 from acert_zoo.certificates.verify import verify_file
+from acert_zoo.data.registration import dataset_names
 
 ROOT = Path(__file__).resolve().parents[1]
 MEGABYTE = 1_000_000
@@ -45,13 +46,14 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shipped_data() -> set[str]:
-    """Registry, weights and sample images, relative to the repository."""
+    """Registry, weights, sample images and registrations of data sets, relative to the repository."""
     registry = json.loads((ROOT / "acert_zoo" / "zoo.json").read_text())
     weights = {f"acert_zoo/{record['file']}" for record in registry["models"] if record["file"]}
     samples = {
         p.relative_to(ROOT).as_posix() for p in (ROOT / "acert_zoo" / "data" / "sample_images").iterdir() if p.is_file()
     }
-    return {"acert_zoo/zoo.json", "acert_zoo/py.typed", *weights, *samples}
+    data_sets = {f"acert_zoo/data/registered/{name}.toml" for name in dataset_names()}
+    return {"acert_zoo/zoo.json", "acert_zoo/py.typed", *weights, *samples, *data_sets}
 
 
 def test_the_wheel_holds_weights_samples_and_nothing_but_the_package(wheel: Path) -> None:
