@@ -229,7 +229,7 @@ def test_models_that_are_refused(images: Tensor) -> None:
         certify(nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.GELU(), nn.Linear(8, 4)).eval(), images)
     with pytest.raises(InvalidInputError, match=r"nn\.Module"):
         certify(None, images)  # type: ignore[arg-type]
-    with pytest.raises(UnknownNameError, match="did you mean .*mnist_kappa000"):
+    with pytest.raises(UnknownNameError, match=r"did you mean .*mnist_kappa000"):
         certify("mnist_kappa00", images)
     broken = small_model()
     broken.classifier.layers[1].weight.data[0] = float("nan")

@@ -109,9 +109,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, launcher in (("one", []), ("two", torchrun())):
         result = run_train(*recipe, *data, "--run", folder / name, launcher=launcher)
         assert result.returncode == 0, result.stderr[-3000:]
-        assert len(result.stdout.splitlines()) == 5, (
-            result.stdout
-        )  # beginning, three epochs, end: the first process alone
+        # of the first process alone: the beginning, three epochs and the end
+        assert len(result.stdout.splitlines()) == 5, result.stdout
     stopped = run_train(*recipe, *data, "--run", folder / "both", "--max-minutes", 0, launcher=torchrun())
     assert stopped.returncode == 0, stopped.stderr[-3000:]
     assert "stopped at step 4" in stopped.stdout  # ranks agree at the end of an epoch, or every 20 steps
