@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from acert_zoo.attacks.exact_box import distance
+from acert_zoo.bounds.real_sound import RealSound
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.network import architectures
 from acert_zoo.network.graph import Network
@@ -100,7 +101,7 @@ def test_nesting_holds_between_batches_and_single_images():
         torch.manual_seed(7)
         model = architectures.build("cnn", **STATISTICS, convs=[[32, 1], [8, 2]], hidden=12)
     p1, p5 = (RigorousNetwork(trace(model).detach(), constant=c) for c in (1.0, 5.0))
-    assert p1._prepared[3].nonnegative is not None
+    assert RealSound().prepare(p1.network.steps[3]).nonnegative is not None
     x, e, x_inner, e_inner = nested_boxes(40, 5)
     labels = torch.zeros(40, dtype=torch.int64)
 
