@@ -138,6 +138,11 @@ class RigorousCrown:
         tighten = functools.partial(self._tighten, deadline=deadline)
         return self.rigorous.intervals(image, eps, tighten if self.refine else None)
 
+    @torch.no_grad()
+    def boxes_over(self, box: Interval, *, refine: bool = True, deadline: float = math.inf) -> list[Interval]:
+        """Rigorous boxes of all values but the logits, over any one input box [1, *input], float64."""
+        return self.rigorous.boxes(box, functools.partial(self._tighten, deadline=deadline) if refine else None)
+
     @torch.enable_grad()
     def best_slopes(self, boxes: list[Interval], label: int, deadline: float = math.inf) -> dict[int, Tensor]:
         """Lower slopes that raise the margins of the last pass, by Adam in plain float64: data for `margins`."""

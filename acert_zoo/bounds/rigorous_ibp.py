@@ -110,9 +110,13 @@ class RigorousNetwork:
         """
         preconditions.check_backend(self.level)
         labels = torch.zeros(len(images), dtype=torch.int64)
-        box = input_box(images, self._check(images, labels, eps))
+        return self.boxes(input_box(images, self._check(images, labels, eps)), refine)
+
+    @torch.no_grad()
+    def boxes(self, box: Interval, refine: Refine | None = None) -> list[Interval]:
+        """As `intervals`, over any input box [N, *input], float64; level real-sound (no guard is looked at)."""
         kept: list[Interval] = []
-        self._propagate(box, torch.ones(len(images), dtype=torch.bool), kept, refine)
+        self._propagate(box, torch.ones(len(box.lower), dtype=torch.bool), kept, refine)
         return kept
 
     def _margins(self, images: Tensor, labels: Tensor, eps: Tensor) -> Tensor:

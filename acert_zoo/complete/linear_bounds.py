@@ -1,0 +1,269 @@
+"""Linear lower bounds of one input box, in float32, for many rows at once: what the search runs on, not what proves.
+
+CROWN (Zhang et al. 2018, arXiv 1811.00866) with free lower slopes (alpha-CROWN, Xu et al. 2021, arXiv 2011.13824) and
+with multipliers of split constraints (beta-CROWN, Wang et al. 2021, arXiv 2103.06624). A row is a linear function of
+one value of the network; a backward pass turns it into a linear function of the input, whose minimum over the box is the
+bound. All rows share the boxes of the hidden values, so only *open* neurons, whose sign is not known, have a slope and
+a multiplier: they are the columns of a `Relaxation`, layer after layer, T in all.
+
+The gradient needs no autograd. The bound is a minimum of functions that are linear in slopes and multipliers; where the
+minimum is taken, the derivative by the slope of a neuron is (its coefficient, where positive) times z, and by the
+multiplier of a constraint s z >= 0 it is -s z, with z the neuron's value when the minimising corner of the box is
+carried forward through the same linear pieces. That forward pass costs what the backward pass does, keeps nothing but
+open neurons, and its corner is a candidate for an adversarial input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from acert_zoo.bounds.crown_rules import covered
+from acert_zoo.bounds.ibp import Interval
+from acert_zoo.errors import UnsupportedLayerError
+from acert_zoo.network.graph import (
+    Add,
+    Affine,
+    AvgPool,
+    BatchNorm,
+    Concat,
+    Conv,
+    Flatten,
+    Network,
+    Permute,
+    ReLU,
+    Reshape,
+    Step,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class OpenNeurons:
+    """The neurons of one ReLU whose sign is open over the box.
+
+    Attributes:
+        index: int64 [n], their places in the flattened value. columns: where they stand among all T.
+        lower, upper: [n], l < 0 < u. active: [1, value size], 1 where l >= 0, else 0.
+    """
+
+    index: Tensor
+    columns: slice
+    lower: Tensor
+    upper: Tensor
+    active: Tensor
+
+
+@dataclass(eq=False)
+class Relaxation:
+    """Slopes, multipliers and splits of S rows, [S, T] each; sign is 0 (not split), 1 (z >= 0) or -1 (z <= 0)."""
+
+    alpha: Tensor
+    beta: Tensor
+    sign: Tensor
+
+    def pick(self, index: Tensor | slice) -> Relaxation:
+        return Relaxation(self.alpha[index], self.beta[index], self.sign[index])
+
+    @classmethod
+    def join(cls, parts: Sequence[Relaxation]) -> Relaxation:
+        return cls(*(torch.cat([getattr(p, k) for p in parts]) for k in ("alpha", "beta", "sign")))
+
+
+@dataclass(eq=False)
+class Minimum:
+    """Where a bound is attained.
+
+    Attributes:
+        bounds: [S]. alpha_gradient, beta_gradient: [S, T]. z: [S, T], values of the open neurons there.
+        coefficients: [S, T], of the open neurons' ReLUs. corner: coefficients [S, *value] of the first value that
+            was concretised; their signs say which corner of its box is meant.
+    """
+
+    bounds: Tensor
+    z: Tensor
+    coefficients: Tensor
+    corner: Tensor
+
+
+class LinearBounds:
+    """Linear lower bounds over one input box.
+
+    Args:
+        network: float32.
+        boxes: of every value but the logits, [1, *value] (any float dtype); see `boxes.search_boxes`. Where only
+            earlier values are bounded, their boxes are enough.
+    """
+
+    def __init__(self, network: Network, boxes: Sequence[Interval]) -> None:
+        self.network = network
+        self.boxes = [Interval(b.lower.float(), b.upper.float()) for b in boxes]
+        self.center = [((b.lower + b.upper) / 2).flatten() for b in self.boxes]
+        self.radius = [((b.upper - b.lower) / 2).flatten() for b in self.boxes]
+        self.layers: dict[int, OpenNeurons] = {}
+        count = 0
+        for index, step in enumerate(network.steps[: len(boxes)]):
+            if isinstance(step, ReLU):
+                self.layers[index] = layer = _open_neurons(self.boxes[step.inputs[0]], count)
+                count = layer.columns.stop
+        self.columns = count
+        join = [(layer.lower, layer.upper) for layer in self.layers.values()] or [(torch.empty(0), torch.empty(0))]
+        self.lower, self.upper = (torch.cat(ends) for ends in zip(*join, strict=True))
+        self.chord = self.upper / (self.upper - self.lower)
+        self.intercept = -self.lower * self.chord
+
+    def start(self, rows: int) -> Relaxation:
+        """Slopes 1 where u > -l, else 0; nothing split."""
+        alpha = (self.upper > -self.lower).float().expand(rows, -1).clone()
+        return Relaxation(alpha, torch.zeros_like(alpha), torch.zeros_like(alpha))
+
+    def bytes_per_row(self) -> int:
+        """About what one row takes while it is being optimised."""
+        return 4 * (4 * max(c.numel() for c in self.center) + 20 * self.columns)
+
+    def minimum(self, rows: Tensor, const: Tensor, state: Relaxation, *, gradient: bool = True) -> Minimum:
+        """Bounds of <rows_s, value> + const_s, rows [S, K] over the logits."""
+        return _Pass(self, state)(len(self.network.steps), rows, const, gradient)
+
+    def lower_bounds(self, value: int, rows: Tensor) -> Tensor:
+        """[S] bounds of rows [S, *value] over an inner value, with the slopes of `start`."""
+        return _Pass(self, self.start(1))(value, rows, rows.new_zeros(len(rows)), False).bounds
+
+
+def _open_neurons(box: Interval, first: int) -> OpenNeurons:
+    lower, upper = box.lower.flatten(), box.upper.flatten()
+    index = ((lower < 0) & (upper > 0)).nonzero().squeeze(1)
+    return OpenNeurons(
+        index, slice(first, first + len(index)), lower[index], upper[index], (lower >= 0).float().unsqueeze(0)
+    )
+
+
+class _Pass:
+    """One backward pass and, for the gradient, the forward pass that belongs to it."""
+
+    def __init__(self, bounds: LinearBounds, state: Relaxation) -> None:
+        self.bounds, self.state = bounds, state
+        free = (state.sign == 0).float()
+        self.upper = bounds.chord * free + (state.sign > 0)
+        self.intercept = bounds.intercept * free
+        self.alpha = torch.minimum(torch.maximum(state.alpha, (state.sign > 0).float()), (state.sign >= 0).float())
+        self.split = bool((state.sign != 0).any())
+
+    def __call__(self, value: int, rows: Tensor, const: Tensor, gradient: bool) -> Minimum:
+        self.slope: dict[int, Tensor] = {}
+        self.shift: dict[int, Tensor] = {}
+        self.coefficients = rows.new_zeros(len(rows), self.bounds.columns) if gradient else rows.new_zeros(0)
+        self.ends: dict[int, Tensor] = {}
+        bounds, boxes = const, self.bounds.boxes
+        steps, pending, visited = self.bounds.network.steps, {value: rows}, []
+        while pending:
+            index = max(pending)
+            a = pending.pop(index)
+            if index == 0 or not covered(steps[index - 1]):
+                flat = a.flatten(1)
+                bounds = bounds + flat @ self.bounds.center[index] - flat.abs() @ self.bounds.radius[index]
+                self.ends[index] = a
+                continue
+            step = steps[index - 1]
+            visited.append(index)
+            if isinstance(step, ReLU):
+                a, gain = self._relu(index - 1, a, gradient)
+                parts, bounds = [a], bounds + gain
+            else:
+                parts, gain = pull_back(step, a, [boxes[i].lower.shape for i in step.inputs])
+                bounds = bounds if gain is None else bounds + gain
+            for i, part in zip(step.inputs, parts, strict=True):
+                pending[i] = pending[i] + part if i in pending else part
+        z = self._forward(visited[::-1]) if gradient else rows.new_zeros(0)
+        return Minimum(bounds, z, self.coefficients, self.ends[min(self.ends)])
+
+    def _relu(self, index: int, a: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
+        layer, flat = self.bounds.layers[index], a.flatten(1)
+        own = flat.index_select(1, layer.index)
+        columns = layer.columns
+        positive = own.clamp(min=0)
+        negative = own - positive
+        new = (positive * self.alpha[:, columns]).addcmul_(negative, self.upper[:, columns])
+        gain = (negative * self.intercept[:, columns]).sum(1)
+        if self.split:
+            new -= self.state.beta[:, columns] * self.state.sign[:, columns]
+        if gradient:
+            self.coefficients[:, columns] = own
+        out = flat * layer.active
+        out.index_copy_(1, layer.index, new)
+        return out.view(a.shape), gain
+
+    def _forward(self, visited: list[int]) -> Tensor:
+        """z [S, T]: the minimising corners carried forward through the linear pieces."""
+        values: dict[int, Tensor] = {}
+        z = torch.zeros_like(self.coefficients)
+        positive = (self.coefficients > 0).float()
+        slope = torch.lerp(self.upper, self.alpha, positive)
+        shift = self.intercept * (1 - positive)
+        for index, a in self.ends.items():
+            shape = (len(a), *self.bounds.boxes[index].lower.shape[1:])
+            flat = torch.addcmul(
+                self.bounds.center[index], a.flatten(1).sign(), self.bounds.radius[index], value=-1
+            )
+            values[index] = flat.view(shape)
+        for index in visited:
+            step = self.bounds.network.steps[index - 1]
+            inputs = [values[i] for i in step.inputs]
+            if not isinstance(step, ReLU):
+                if index < len(self.bounds.network.steps):  # the logits themselves are not needed
+                    values[index] = step(*inputs)
+                continue
+            layer, flat = self.bounds.layers[index - 1], inputs[0].flatten(1)
+            own = flat.index_select(1, layer.index)
+            z[:, layer.columns] = own
+            out = flat * layer.active
+            out.index_copy_(1, layer.index, own * slope[:, layer.columns] + shift[:, layer.columns])
+            values[index] = out.view(inputs[0].shape)
+        return z
+
+
+def pull_back(step: Step, a: Tensor, shapes: Sequence[torch.Size]) -> tuple[list[Tensor], Tensor | None]:
+    """(coefficients for each input, what the bias adds [S]) of an affine or rearranging step."""
+    if isinstance(step, Add):
+        return [a, a], None
+    if isinstance(step, Concat):
+        return list(a.split([s[step.dim] for s in shapes], dim=step.dim)), None
+    if isinstance(step, Permute):
+        return [a.permute([step.dims.index(i) for i in range(len(step.dims))]).contiguous()], None
+    if isinstance(step, (Flatten, Reshape)):
+        return [a.reshape(len(a), *shapes[0][1:])], None
+    if isinstance(step, BatchNorm):
+        scale, shift = step.scale_shift(step.mean, step.var)
+        shape = (1, -1) + (1,) * (a.dim() - 2)
+        return [a * scale.view(shape)], (a.flatten(2).sum(2) if a.dim() > 2 else a) @ shift
+    if isinstance(step, AvgPool):
+        channels = shapes[0][1]
+        ones = torch.full((channels, 1, *step.kernel_size), 1.0 / (step.kernel_size[0] * step.kernel_size[1]))
+        return [_transposed(a, ones, step.stride, step.padding, (1, 1), channels, shapes[0])], None
+    if isinstance(step, Conv):
+        gain = a.flatten(2).sum(2) @ step.bias
+        new = _transposed(a, step.weight, step.stride, step.padding, step.dilation, step.groups, shapes[0])
+        return [new], gain
+    if isinstance(step, Affine):
+        return [a @ step.weight], a @ step.bias
+    raise UnsupportedLayerError(f"no backward rule for step {step.name!r} ({type(step).__name__})")
+
+
+def _transposed(
+    a: Tensor,
+    weight: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+    shape: Sequence[int],
+) -> Tensor:
+    """The transpose of a convolution whose input has `shape`."""
+    missing = [
+        shape[2 + d] - ((a.shape[2 + d] - 1) * stride[d] - 2 * padding[d] + dilation[d] * (weight.shape[2 + d] - 1) + 1)
+        for d in (0, 1)
+    ]
+    return F.conv_transpose2d(a, weight, None, stride, padding, missing, groups, dilation)
