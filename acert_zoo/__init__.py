@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from acert_zoo.attacks.attack import attack
     from acert_zoo.cascades.cascade import Cascade
     from acert_zoo.certificates.certify import certify
+    from acert_zoo.certificates.decide import Decisions, decide
     from acert_zoo.certificates.results import Certificates
     from acert_zoo.data.samples import sample_data
     from acert_zoo.errors import (
@@ -38,6 +39,7 @@ _HOMES = {
     "cascades.cascade": ("Cascade",),
     "certificates.results": ("Certificates",),
     "certificates.certify": ("certify",),
+    "certificates.decide": ("Decisions", "decide"),
     "errors": (
         "AcertZooError",
         "CertificateFileError",
@@ -65,6 +67,7 @@ __all__ = [
     "CertificateFileError",
     "Certificates",
     "DatasetNotFoundError",
+    "Decisions",
     "DownloadError",
     "InvalidInputError",
     "MissingDependencyError",
@@ -77,6 +80,7 @@ __all__ = [
     "__version__",
     "attack",
     "certify",
+    "decide",
     "list_models",
     "load_model",
     "model_info",

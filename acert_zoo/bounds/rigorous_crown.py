@@ -60,7 +60,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from acert_zoo.bounds import crown_rules, preconditions
+from acert_zoo.bounds import crown_rules, crown_windows, preconditions
 from acert_zoo.bounds.crown_rules import Claim
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
@@ -193,13 +193,19 @@ class RigorousCrown:
         boxes = [*values, box]
         largest = max(v.lower.numel() for v in boxes)
         chunk = max(1, _CHUNK_BYTES // (8 * largest))
+        windowed = len(shape) == 3 and crown_windows.suits(self.network, index)
+        if windowed:
+            chunk *= 8  # windows are that much smaller, at least
         for sign in (1.0, -1.0):
             for part in open_.split(chunk) if len(open_) else ():
                 _check_time(deadline)
-                a = torch.zeros(len(part), lower.numel(), dtype=torch.float64)
-                a[torch.arange(len(part)), part] = sign
-                claim = Claim(a.view(-1, *shape), torch.zeros(len(part), dtype=torch.float64))
-                bound = self._pull(claim, index, boxes, {})
+                if windowed:
+                    bound = crown_windows.pull_windows(self.network, index, boxes, part, sign)
+                else:
+                    a = torch.zeros(len(part), lower.numel(), dtype=torch.float64)
+                    a[torch.arange(len(part)), part] = sign
+                    claim = Claim(a.view(-1, *shape), torch.zeros(len(part), dtype=torch.float64))
+                    bound = self._pull(claim, index, boxes, {})
                 bound = torch.where(bound.isfinite(), bound, -math.inf)
                 if sign > 0:
                     lower[part] = torch.maximum(lower[part], bound)

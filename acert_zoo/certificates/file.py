@@ -85,7 +85,7 @@ def parse(
     header, lines, seen = None, [], set()
     for number, row in enumerate(rows, start=1):
         try:
-            values, intact = _decode(row)
+            values, intact = decode_row(row)
             if header is None:
                 header = _header(values)
             else:
@@ -123,7 +123,7 @@ def _header(values: dict[str, Any]) -> Header:
     return Header(**_keys(Header, {k: v for k, v in values.items() if k not in ("format", "schema_version")}))
 
 
-def _decode(row: bytes) -> tuple[dict[str, Any], bool]:
+def decode_row(row: bytes) -> tuple[dict[str, Any], bool]:
     """(JSON object without its checksum, whether the checksum fits)."""
     if len(row) > MAX_LINE:
         raise InvalidLineError(f"longer than {MAX_LINE} bytes")

@@ -9,6 +9,7 @@ import click
 from acert_zoo._version import __version__
 from acert_zoo.cli._program import Program
 from acert_zoo.cli.certify import certify
+from acert_zoo.cli.decide import decide
 from acert_zoo.cli.export import export
 from acert_zoo.cli.models import list_, show
 from acert_zoo.cli.verify import verify
@@ -19,8 +20,8 @@ __all__ = ["main"]
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="acert-zoo")
 def main() -> None:
-    """Image classifiers with certified l-inf robustness: list them, certify images, verify certificates."""
+    """Image classifiers with certified l-inf robustness: list them, certify and decide images, verify the proofs."""
 
 
-for command in (list_, show, certify, verify, export):
+for command in (list_, show, certify, decide, verify, export):
     main.add_command(command)

@@ -44,7 +44,7 @@ def verify(
     jobs: int,
     as_json: bool,
 ) -> int:
-    """Prove every line of the certificate FILE again, from weights and pixels alone.
+    """Prove every line of FILE (certificates, or verdicts of `decide`) again, from weights and pixels alone.
 
     Model and images are those that FILE names; nothing is fetched over the network without --download. Exits with 1,
     naming the lines, where anything in it cannot be proved.
@@ -53,6 +53,10 @@ def verify(
         raise click.UsageError("Name --images or --data, not both.")
     if split and not data:
         raise click.UsageError("--split is for --data; the split that FILE names is used.")
+    from acert_zoo.certificates.verdict_file import is_verdict_file
+
+    if is_verdict_file(file):
+        return _verdicts(file, model, onnx, images, resize, data, split, data_root, download, as_json)
     from acert_zoo.certificates.file import read_file
 
     certificates = read_file(file, keep_altered=True)  # refuses what is no certificate file before torch is imported
@@ -78,6 +82,53 @@ def verify(
         print_json(report.to_dict())
     else:
         _print(report)
+    return 0 if report.ok else 1
+
+
+def _verdicts(
+    file: Path,
+    model: str | None,
+    onnx: Path | None,
+    images: str | None,
+    resize: bool,
+    data: str | None,
+    split: str | None,
+    data_root: str | None,
+    download: bool,
+    as_json: bool,
+) -> int:
+    """The command for a file that `acert-zoo decide` has written."""
+    from acert_zoo.certificates.verdict_file import read_verdicts
+
+    verdicts = read_verdicts(file, partial=True)
+    from acert_zoo.certificates.verdict_check import verify_verdicts
+
+    given = read_model(model, onnx) if model is not None or onnx is not None else None
+    source: Mapping[str, Tensor] | str | None = images
+    if data is not None:
+        source = _dataset_images(data, split or "test", data_root, [line.id for line in verdicts.lines])
+    with progress_bar("verifying") as progress:
+        report = verify_verdicts(
+            file,
+            model=given,
+            images=source,
+            data_root=data_root,
+            resize=resize,
+            download=download,
+            progress=progress,
+        )
+    if as_json:
+        print_json(report.to_dict())
+        return 0 if report.ok else 1
+    facts = [("model", printable(report.header.model or "a network of no registered name"))]
+    facts += [("eps", printable(report.header.eps))]
+    facts += [(status, f"{count:,}") for status, count in report.held.items()]
+    facts += [("failed", f"{len(report.failed):,}"), ("time", duration(report.seconds))]
+    print_facts(f"{printable(report.path)}: {'every verdict holds' if report.ok else 'NOT PROVED'}", facts)
+    for failure in report.failures:
+        click.echo(f"file: {printable(failure)}")
+    for number, name, reason in report.failed:
+        click.echo(f"line {number} ({printable(name)}): failed: {printable(reason)}")
     return 0 if report.ok else 1
 
 

@@ -12,16 +12,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from acert_zoo.complete.branching import choose
 from acert_zoo.complete.linear_bounds import LinearBounds, Relaxation
 from acert_zoo.complete.optimise import Schedule, optimise
+from acert_zoo.complete.proof import LEVELS, Proof, RowProof
 from acert_zoo.complete.split_tree import Path, SplitTree
 
 CUSHION = 1e-4  # logit units that a leaf must have to spare in float32, so that its float64 proof does not fail
-LEVELS = 255  # slopes are kept as k / 255
 NODE = Schedule(12, alpha=0.05, beta=0.1)
 ROOT = Schedule(30)
 
@@ -101,6 +102,27 @@ class BranchAndBound:
         alpha = (state.alpha[0] * LEVELS).round().to(torch.uint8)
         self.frontier.push(Leaf(row, 0, (), alpha, state.beta[0], bound))
 
+    def close_root(self, row: int, state: Relaxation, bound: float) -> None:
+        """A row that is proved without a split."""
+        alpha = (state.alpha[0] * LEVELS).round().to(torch.uint8)
+        self.trees[row].proved[0] = Leaf(row, 0, (), alpha, state.beta[0], bound)
+
+    def proof(self) -> Proof:
+        """All trees, once they are proved."""
+        rows = []
+        for tree in self.trees:
+            written, nodes = tree.tree.preorder()
+            found = [tree.proved[node] for node in nodes]
+            multipliers = [float(leaf.beta[column]) for leaf in found for column, _ in leaf.path]
+            slopes = torch.stack([leaf.alpha for leaf in found]).numpy()
+            rows.append(RowProof(np.array(written, np.int32), slopes, np.array(multipliers, np.float32)))
+        return Proof(True, self.bounds.neurons.numpy().astype(np.int32), tuple(rows))
+
+    def leaves_in_order(self, row: int) -> list[Leaf]:
+        """The proved leaves of a row, in the order of its written tree."""
+        tree = self.trees[row]
+        return [tree.proved[node] for node in tree.tree.preorder()[1]]
+
     def reopen(self, leaf: Leaf) -> None:
         """Takes back a leaf whose rigorous proof failed: it will be split further."""
         del self.trees[leaf.row].proved[leaf.node]
@@ -144,7 +166,7 @@ class BranchAndBound:
             self.adversarial = len(lowest) > 0 and self.corner(lowest)
         for place, k in enumerate(keep.tolist()):
             leaf, column = leaves[k], int(columns[k])
-            nodes = self.trees[leaf.row].tree.split(leaf.node, column)
+            nodes = self.trees[leaf.row].tree.split(leaf.node, int(self.bounds.neurons[column]))
             for half, sign in ((0, 1), (1, -1)):
                 at = place + half * len(keep)
                 self._put(leaf, nodes[half], (*leaf.path, (column, sign)), quantised.pick(at), float(proved[at]))

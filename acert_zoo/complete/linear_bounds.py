@@ -94,8 +94,10 @@ class LinearBounds:
 
     Args:
         network: float32.
-        boxes: of every value but the logits, [1, *value] (any float dtype); see `boxes.search_boxes`. Where only
-            earlier values are bounded, their boxes are enough.
+        boxes: of every value but the logits, [1, *value] (any float dtype); see `LeafProver.boxes`.
+
+    Attributes:
+        columns: T. neurons: int64 [T], the number of each column's neuron, as in `split_tree.py`.
     """
 
     def __init__(self, network: Network, boxes: Sequence[Interval]) -> None:
@@ -104,12 +106,16 @@ class LinearBounds:
         self.center = [((b.lower + b.upper) / 2).flatten() for b in self.boxes]
         self.radius = [((b.upper - b.lower) / 2).flatten() for b in self.boxes]
         self.layers: dict[int, OpenNeurons] = {}
-        count = 0
-        for index, step in enumerate(network.steps[: len(boxes)]):
+        count = first = 0
+        numbers = [torch.empty(0, dtype=torch.int64)]
+        for index, step in enumerate(network.steps):
             if isinstance(step, ReLU):
                 self.layers[index] = layer = _open_neurons(self.boxes[step.inputs[0]], count)
                 count = layer.columns.stop
+                numbers.append(layer.index + first)
+                first += layer.active.numel()
         self.columns = count
+        self.neurons = torch.cat(numbers)
         join = [(layer.lower, layer.upper) for layer in self.layers.values()] or [(torch.empty(0), torch.empty(0))]
         self.lower, self.upper = (torch.cat(ends) for ends in zip(*join, strict=True))
         self.chord = self.upper / (self.upper - self.lower)
@@ -127,10 +133,6 @@ class LinearBounds:
     def minimum(self, rows: Tensor, const: Tensor, state: Relaxation, *, gradient: bool = True) -> Minimum:
         """Bounds of <rows_s, value> + const_s, rows [S, K] over the logits."""
         return _Pass(self, state)(len(self.network.steps), rows, const, gradient)
-
-    def lower_bounds(self, value: int, rows: Tensor) -> Tensor:
-        """[S] bounds of rows [S, *value] over an inner value, with the slopes of `start`."""
-        return _Pass(self, self.start(1))(value, rows, rows.new_zeros(len(rows)), False).bounds
 
 
 def _open_neurons(box: Interval, first: int) -> OpenNeurons:
@@ -205,9 +207,7 @@ class _Pass:
         shift = self.intercept * (1 - positive)
         for index, a in self.ends.items():
             shape = (len(a), *self.bounds.boxes[index].lower.shape[1:])
-            flat = torch.addcmul(
-                self.bounds.center[index], a.flatten(1).sign(), self.bounds.radius[index], value=-1
-            )
+            flat = torch.addcmul(self.bounds.center[index], a.flatten(1).sign(), self.bounds.radius[index], value=-1)
             values[index] = flat.view(shape)
         for index in visited:
             step = self.bounds.network.steps[index - 1]
