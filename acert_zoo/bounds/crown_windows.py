@@ -33,7 +33,7 @@ class Window(NamedTuple):
 
 
 def suits(network: Network, index: int) -> bool:
-    """Whether claims about value `index` pass through plain convolutions and ReLUs only, before they are concretised."""
+    """Whether claims about value `index` meet plain convolutions and ReLUs only, before they are concretised."""
     steps = network.steps
     while index > 0 and crown_rules.covered(steps[index - 1]):
         step = steps[index - 1]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from acert_zoo.complete.branching import choose
 from acert_zoo.complete.linear_bounds import LinearBounds, Relaxation
+from acert_zoo.complete.linear_program import dual_multipliers
 from acert_zoo.complete.optimise import Schedule, optimise
 from acert_zoo.complete.proof import LEVELS, Proof, RowProof
 from acert_zoo.complete.split_tree import Path, SplitTree
@@ -25,6 +26,7 @@ from acert_zoo.complete.split_tree import Path, SplitTree
 CUSHION = 1e-4  # logit units that a leaf must have to spare in float32, so that its float64 proof does not fail
 NODE = Schedule(12, alpha=0.05, beta=0.1)
 ROOT = Schedule(30)
+LAST = Schedule(300, beta=0.1, decay=0.98)  # of a case in which every sign is known
 
 
 @dataclass(eq=False)
@@ -73,6 +75,7 @@ class BranchAndBound:
     Args:
         rows, const: [M, K], [M] over the logits, each to be proved positive on the whole box.
         memory: bytes that a batch, and all unproved leaves together, may each take.
+        cushion: what a leaf's bound must exceed to count as proved, in logit units: room for its rigorous proof.
         corner: told of every minimising corner; the search ends once it says that one is adversarial.
     """
 
@@ -86,11 +89,12 @@ class BranchAndBound:
         corner: Corner | None = None,
         candidates: int = 3,
         batch: int = 64,
+        cushion: float = CUSHION,
     ) -> None:
         self.bounds, self.rows, self.const, self.corner = bounds, rows, const, corner
         self.batch = max(2, min(batch, int(memory / bounds.bytes_per_row())))
         self.most = max(self.batch, int(memory / (6 * bounds.columns + 500)))
-        self.candidates = candidates
+        self.candidates, self.cushion = candidates, cushion
         self.trees = [Tree() for _ in range(len(rows))]
         self.frontier = Frontier()
         self.adversarial = False
@@ -157,12 +161,12 @@ class BranchAndBound:
         chosen = torch.cat([keep, keep + len(leaves)])
         both = both.pick(chosen)
         rows, const = rows[keep].repeat(2, 1), const[keep].repeat(2)
-        found = optimise(self.bounds, rows, const, both, NODE, target=2 * CUSHION, deadline=deadline)
+        found = optimise(self.bounds, rows, const, both, NODE, target=2 * self.cushion, deadline=deadline)
         self.visited += len(rows)
         quantised = self._quantise(found.state)
         proved = self.bounds.minimum(rows, const, quantised, gradient=False).bounds
         if self.corner is not None:
-            lowest = found.minimum.corner[(proved <= CUSHION).nonzero().squeeze(1)]
+            lowest = found.minimum.corner[(proved <= self.cushion).nonzero().squeeze(1)]
             self.adversarial = len(lowest) > 0 and self.corner(lowest)
         for place, k in enumerate(keep.tolist()):
             leaf, column = leaves[k], int(columns[k])
@@ -174,7 +178,7 @@ class BranchAndBound:
     def _put(self, parent: Leaf, node: int, path: Path, state: Relaxation, bound: float) -> None:
         alpha = (state.alpha * LEVELS).round().to(torch.uint8)
         leaf = Leaf(parent.row, node, path, alpha, state.beta, max(bound, parent.bound))
-        if bound > CUSHION:
+        if bound > self.cushion:
             leaf.bound = bound
             self.trees[leaf.row].proved[node] = leaf
         else:
@@ -185,14 +189,13 @@ class BranchAndBound:
         for leaf in leaves:
             state = self._state([leaf])
             rows, const = self.rows[leaf.row : leaf.row + 1], self.const[leaf.row : leaf.row + 1]
-            for rate in (0.5, 0.1, 0.02, 0.004):
-                schedule = Schedule(200, beta=rate, decay=0.99)
-                found = optimise(self.bounds, rows, const, state, schedule, target=2 * CUSHION, deadline=deadline)
-                state = found.state
-                if float(found.bounds) > CUSHION:
-                    leaf.bound, leaf.beta = float(found.bounds), state.beta[0]
-                    self.trees[leaf.row].proved[leaf.node] = leaf
-                    break
+            beta = dual_multipliers(self.bounds, rows[0], state.sign[0]) if self.bounds.columns else None
+            if beta is not None:
+                state = Relaxation(state.alpha, beta.unsqueeze(0), state.sign)
+            found = optimise(self.bounds, rows, const, state, LAST, target=self.cushion, deadline=deadline)
+            if float(found.bounds) > self.cushion:
+                leaf.bound, leaf.beta = float(found.bounds), found.state.beta[0]
+                self.trees[leaf.row].proved[leaf.node] = leaf
             else:
                 self.frontier.push(leaf)
                 self.stuck = True
@@ -201,7 +204,7 @@ class BranchAndBound:
         return Relaxation((state.alpha * LEVELS).round() / LEVELS, state.beta, state.sign)
 
     def _state(self, leaves: list[Leaf]) -> Relaxation:
-        alpha = torch.stack([leaf.alpha for leaf in leaves]).float() / LEVELS
+        alpha = torch.stack([leaf.alpha for leaf in leaves]).to(self.bounds.dtype) / LEVELS
         beta = torch.stack([leaf.beta for leaf in leaves])
         sign = torch.zeros_like(beta)
         for row, leaf in enumerate(leaves):

@@ -49,11 +49,13 @@ def choose(
         candidates: how many neurons of each score are tried. batch: rows that a pass may have.
     """
     count = len(rows)
+    if bounds.columns == 0:
+        return torch.full((count,), -1), Relaxation.join([state, state])
     picks = [s.topk(min(candidates, s.shape[1]), dim=1).indices for s in scores(bounds, state, minimum)]
     tried = torch.cat(picks, dim=1)
     owner = torch.arange(count).repeat_interleave(tried.shape[1])
     flat = tried.flatten()
-    worse = torch.full((len(flat),), -torch.inf)
+    worse = torch.full((len(flat),), -torch.inf, dtype=bounds.dtype)
     for part in torch.arange(len(flat)).split(max(1, batch // 2)):
         both = children(state, owner[part], flat[part])
         source = owner[part].repeat(2)

@@ -1,9 +1,9 @@
 """The funnel: what is cheap first, for each image until it is decided or its time is over.
 
 Misclassified; PGD; interval bounds (these in batches of images); then one image at a time, all rows and cases in
-batches: CROWN-IBP; CROWN; alpha-CROWN; a stronger attack; branch and bound. The boxes of hidden values are rigorous from
-the start (float64, rounded outward); all else is float32 and only searches. What it found is then proved in float64 with
-outward rounding (`proof.py`); where a leaf fails, the search goes on from there.
+batches: CROWN-IBP; CROWN; alpha-CROWN; a stronger attack; branch and bound. The boxes of hidden values are rigorous
+from the start (float64, rounded outward); all else is float32 and only searches. What it found is then proved in
+float64 with outward rounding (`proof.py`); where a leaf fails, the search goes on from there.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Limits:
     def __post_init__(self) -> None:
         if not (self.budget > 0 and self.memory >= 2**20):
             raise InvalidInputError(
-                f"a budget > 0 seconds and a memory of at least 2^20 bytes are meant, got {self.budget!r}, {self.memory!r}"
+                f"budget must be > 0 seconds and memory at least 2^20 bytes, got {self.budget!r} and {self.memory!r}"
             )
 
 

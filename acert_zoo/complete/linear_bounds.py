@@ -1,10 +1,10 @@
-"""Linear lower bounds of one input box, in float32, for many rows at once: what the search runs on, not what proves.
+"""Linear lower bounds over one input box, for many rows at once: what the search runs on, in float32; no proofs.
 
 CROWN (Zhang et al. 2018, arXiv 1811.00866) with free lower slopes (alpha-CROWN, Xu et al. 2021, arXiv 2011.13824) and
 with multipliers of split constraints (beta-CROWN, Wang et al. 2021, arXiv 2103.06624). A row is a linear function of
-one value of the network; a backward pass turns it into a linear function of the input, whose minimum over the box is the
-bound. All rows share the boxes of the hidden values, so only *open* neurons, whose sign is not known, have a slope and
-a multiplier: they are the columns of a `Relaxation`, layer after layer, T in all.
+the logits; a backward pass turns it into a linear function of the input, whose minimum over the box is the bound. All
+rows share the boxes of the hidden values, so only *open* neurons, whose sign is not known, have a slope and a
+multiplier: they are the columns of a `Relaxation`, layer after layer, T in all.
 
 The gradient needs no autograd. The bound is a minimum of functions that are linear in slopes and multipliers; where the
 minimum is taken, the derivative by the slope of a neuron is (its coefficient, where positive) times z, and by the
@@ -93,7 +93,7 @@ class LinearBounds:
     """Linear lower bounds over one input box.
 
     Args:
-        network: float32.
+        network: float32 (or float64, which is slower; the bounds are computed in its dtype).
         boxes: of every value but the logits, [1, *value] (any float dtype); see `LeafProver.boxes`.
 
     Attributes:
@@ -102,7 +102,8 @@ class LinearBounds:
 
     def __init__(self, network: Network, boxes: Sequence[Interval]) -> None:
         self.network = network
-        self.boxes = [Interval(b.lower.float(), b.upper.float()) for b in boxes]
+        self.dtype = network.head.weight.dtype
+        self.boxes = [Interval(b.lower.to(self.dtype), b.upper.to(self.dtype)) for b in boxes]
         self.center = [((b.lower + b.upper) / 2).flatten() for b in self.boxes]
         self.radius = [((b.upper - b.lower) / 2).flatten() for b in self.boxes]
         self.layers: dict[int, OpenNeurons] = {}
@@ -116,14 +117,14 @@ class LinearBounds:
                 first += layer.active.numel()
         self.columns = count
         self.neurons = torch.cat(numbers)
-        join = [(layer.lower, layer.upper) for layer in self.layers.values()] or [(torch.empty(0), torch.empty(0))]
+        join = [(layer.lower, layer.upper) for layer in self.layers.values()] or [(self.center[0][:0],) * 2]
         self.lower, self.upper = (torch.cat(ends) for ends in zip(*join, strict=True))
         self.chord = self.upper / (self.upper - self.lower)
         self.intercept = -self.lower * self.chord
 
     def start(self, rows: int) -> Relaxation:
         """Slopes 1 where u > -l, else 0; nothing split."""
-        alpha = (self.upper > -self.lower).float().expand(rows, -1).clone()
+        alpha = (self.upper > -self.lower).to(self.dtype).expand(rows, -1).clone()
         return Relaxation(alpha, torch.zeros_like(alpha), torch.zeros_like(alpha))
 
     def bytes_per_row(self) -> int:
@@ -139,7 +140,7 @@ def _open_neurons(box: Interval, first: int) -> OpenNeurons:
     lower, upper = box.lower.flatten(), box.upper.flatten()
     index = ((lower < 0) & (upper > 0)).nonzero().squeeze(1)
     return OpenNeurons(
-        index, slice(first, first + len(index)), lower[index], upper[index], (lower >= 0).float().unsqueeze(0)
+        index, slice(first, first + len(index)), lower[index], upper[index], (lower >= 0).to(lower.dtype).unsqueeze(0)
     )
 
 
@@ -148,10 +149,12 @@ class _Pass:
 
     def __init__(self, bounds: LinearBounds, state: Relaxation) -> None:
         self.bounds, self.state = bounds, state
-        free = (state.sign == 0).float()
+        free = (state.sign == 0).to(bounds.dtype)
         self.upper = bounds.chord * free + (state.sign > 0)
         self.intercept = bounds.intercept * free
-        self.alpha = torch.minimum(torch.maximum(state.alpha, (state.sign > 0).float()), (state.sign >= 0).float())
+        self.alpha = torch.minimum(
+            torch.maximum(state.alpha, (state.sign > 0).to(bounds.dtype)), (state.sign >= 0).to(bounds.dtype)
+        )
         self.split = bool((state.sign != 0).any())
 
     def __call__(self, value: int, rows: Tensor, const: Tensor, gradient: bool) -> Minimum:
@@ -202,7 +205,7 @@ class _Pass:
         """z [S, T]: the minimising corners carried forward through the linear pieces."""
         values: dict[int, Tensor] = {}
         z = torch.zeros_like(self.coefficients)
-        positive = (self.coefficients > 0).float()
+        positive = (self.coefficients > 0).to(self.bounds.dtype)
         slope = torch.lerp(self.upper, self.alpha, positive)
         shift = self.intercept * (1 - positive)
         for index, a in self.ends.items():
@@ -241,7 +244,7 @@ def pull_back(step: Step, a: Tensor, shapes: Sequence[torch.Size]) -> tuple[list
         return [a * scale.view(shape)], (a.flatten(2).sum(2) if a.dim() > 2 else a) @ shift
     if isinstance(step, AvgPool):
         channels = shapes[0][1]
-        ones = torch.full((channels, 1, *step.kernel_size), 1.0 / (step.kernel_size[0] * step.kernel_size[1]))
+        ones = a.new_full((channels, 1, *step.kernel_size), 1.0 / (step.kernel_size[0] * step.kernel_size[1]))
         return [_transposed(a, ones, step.stride, step.padding, (1, 1), channels, shapes[0])], None
     if isinstance(step, Conv):
         gain = a.flatten(2).sum(2) @ step.bias

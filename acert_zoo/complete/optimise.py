@@ -57,7 +57,7 @@ def optimise(
     best.minimum = Minimum(found.bounds, found.z.clone(), found.coefficients.clone(), found.corner.clone())
     index = torch.arange(len(rows))  # the rows still at work
     moments = [torch.zeros_like(now.alpha) for _ in range(4)]
-    low, high = (now.sign > 0).float(), (now.sign >= 0).float()
+    low, high = (now.sign > 0).to(now.alpha.dtype), (now.sign >= 0).to(now.alpha.dtype)
     for step in range(1, schedule.iterations + 1):
         todo = (found.bounds <= target).nonzero().squeeze(1)
         if len(todo) == 0 or time.perf_counter() > deadline:
