@@ -18,12 +18,14 @@ from acert_zoo.certificates.results import utc_now
 from acert_zoo.certificates.verdict_file import VerdictHeader, VerdictLine, VerdictWriter
 from acert_zoo.complete.decider import DEFAULT_BUDGET, DEFAULT_MEMORY, Decider, Limits
 from acert_zoo.complete.verdict import NOT_ROBUST, ROBUST, STATUSES, Verdict
-from acert_zoo.data.checks import check_eval_mode, check_ids, check_images, pixel_sha256
+from acert_zoo.data.checks import check_eval_mode, check_ids, check_images, check_weights, pixel_sha256, uncompiled
 from acert_zoo.errors import CertificateFileError, UnsupportedLayerError
 from acert_zoo.exact_numbers import parse_eps
 from acert_zoo.network.architectures import Normalize
 from acert_zoo.network.digest import network_sha256
+from acert_zoo.network.torch_defaults import under_standard_defaults
 from acert_zoo.network.tracing import prepare
+from acert_zoo.rounding import RoundingLevel
 
 BATCH_SIZE = 16  # images attacked at a time
 
@@ -75,6 +77,7 @@ class Decisions:
         return {**dataclasses.asdict(self.header), "counts": self.counts, "images": images}
 
 
+@under_standard_defaults
 def decide(
     model: nn.Module,
     images: Any,
@@ -110,7 +113,9 @@ def decide(
     """
     exact = parse_eps(eps)
     limits = Limits(DEFAULT_BUDGET if budget is None else budget, DEFAULT_MEMORY if memory is None else memory)
+    model = uncompiled(model, RoundingLevel.REAL_SOUND)
     check_eval_mode(model)
+    check_weights(model)
     if hasattr(model, "route"):
         raise UnsupportedLayerError("decide works on single networks; a cascade's members can be decided one by one")
     images, _ = check_images(images, None)

@@ -16,15 +16,17 @@ from torch import Tensor, nn
 from acert_zoo.bounds.real_sound import input_box
 from acert_zoo.certificates.recorded_images import Images, image_source
 from acert_zoo.certificates.verdict_file import VerdictFile, VerdictHeader, VerdictLine, read_verdicts
+from acert_zoo.certificates.verify import named_model
 from acert_zoo.complete.leaf_proof import LeafProver
 from acert_zoo.complete.proof import Proof, check_proof
 from acert_zoo.complete.question import margin_rows
 from acert_zoo.complete.refutation import refutes
 from acert_zoo.complete.verdict import NOT_ROBUST, PROOF_METHODS, ROBUST, UNDECIDED
-from acert_zoo.data.checks import check_eval_mode, pixel_sha256
-from acert_zoo.errors import AcertZooError, InvalidInputError
+from acert_zoo.data.checks import check_eval_mode, check_weights, pixel_sha256, uncompiled
+from acert_zoo.errors import AcertZooError
 from acert_zoo.exact_numbers import parse_eps, round_down, round_up
 from acert_zoo.network.digest import network_sha256
+from acert_zoo.network.torch_defaults import under_standard_defaults
 from acert_zoo.network.tracing import trace
 
 BOUND_NOISE = 1e-9  # bounds of another machine's order of summation agree this well, relative to max(1, |bound|)
@@ -50,6 +52,7 @@ class VerdictReport:
         return {**asdict(self), "ok": self.ok}
 
 
+@under_standard_defaults
 def verify_verdicts(
     path: str | os.PathLike[str],
     *,
@@ -57,6 +60,7 @@ def verify_verdicts(
     images: Images = None,
     data_root: str | os.PathLike[str] | None = None,
     resize: bool = False,
+    download: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> VerdictReport:
     """Checks a verdict file; arguments as `verify.verify_file`.
@@ -68,13 +72,9 @@ def verify_verdicts(
     started = time.perf_counter()
     file = read_verdicts(path, partial=True)
     header = file.header
-    if model is None:
-        if header.model is None:
-            raise InvalidInputError("the file names no registered model: give the model to check against")
-        from acert_zoo.zoo.model import load_model
-
-        model = load_model(header.model if header.model_version is None else f"{header.model}.v{header.model_version}")
+    model = named_model(header, download) if model is None else uncompiled(model, header.rounding)
     check_eval_mode(model)
+    check_weights(model)
     shape = getattr(model, "input_shape", None)
     checker = _Checker(model, shape, file)
     failures = [f"line {number} was altered (its checksum does not fit)" for number in file.altered]

@@ -25,6 +25,7 @@ from acert_zoo.certificates.file import read_file
 from acert_zoo.certificates.lines import Header, Line
 from acert_zoo.certificates.model_verifiers import ModelVerifier, proved_level, verifier_of
 from acert_zoo.certificates.recorded_images import Images, Source, image_source
+from acert_zoo.certificates.verdict_file import VerdictHeader
 from acert_zoo.certificates.verify_report import (
     FAILED,
     NOT_PROVED,
@@ -82,7 +83,7 @@ def verify_file(
         raise InvalidInputError(f"jobs must be a positive integer, got {jobs!r}")
     file = read_file(path, keep_altered=True)
     header = file.header
-    model = _named_model(header, download) if model is None else uncompiled(model, header.rounding)
+    model = named_model(header, download) if model is None else uncompiled(model, header.rounding)
     check_eval_mode(model)
     check_weights(model)
     verifier = verifier_of(model, file.lines)
@@ -107,7 +108,7 @@ def verify_file(
     return VerifyReport(str(path), header, tuple(reports), tuple(failures), time.perf_counter() - started)
 
 
-def _named_model(header: Header, download: bool) -> nn.Module:
+def named_model(header: Header | VerdictHeader, download: bool) -> nn.Module:
     """The registered model that the file names; never a path, nor a Hub repository of the file's choice."""
     if header.model is None:
         raise InvalidInputError("the file names no registered model: give the model to check against (--model)")
