@@ -123,7 +123,7 @@ def certify(
     """
     with STANDARD.applied() as caller:
         if isinstance(model, str):
-            from acert_zoo.zoo.model import load_model
+            from acert_zoo.zoo.load import load_model
 
             model = load_model(model)
         images, labels = gather_images(images, labels, input_shape or getattr(model, "input_shape", None))

@@ -44,10 +44,10 @@ def test_resume_skips_what_is_there(model: nn.Module, images: Tensor, labels: Te
     out = tmp_path / "c.jsonl"
     seen: list[tuple[int, int]] = []
     first = certify(model, images[:5], labels[:5], out=out, batch_size=2, progress=lambda *p: seen.append(p))
-    assert seen == [(2, 5), (4, 5), (5, 5)]
+    assert seen == [(0, 5), (2, 5), (4, 5), (5, 5)]
     seen.clear()
     whole = certify(model, images, labels, out=out, batch_size=4, progress=lambda *p: seen.append(p))
-    assert seen == [(8, 12), (12, 12)]
+    assert seen == [(5, 12), (8, 12), (12, 12)]
     assert torch.equal(whole.radius[:5], first.radius)
     loaded = Certificates.load(out)
     assert loaded.lines() == whole.lines()
