@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import acert_zoo
-from acert_zoo.attacks.adversarial_check import Judge
+from acert_zoo.attacks.adversarial_check import AdversarialCheck
 from acert_zoo.attacks.exact_box import attack_box, inside
 from acert_zoo.attacks.pgd import (
     Objective,
@@ -67,7 +67,7 @@ class Attacked:
         self.model = model
         self.images, self.labels = images[chosen], certificates.label[chosen]
         self.radius = certificates.radius[chosen] * SHARE
-        self.judge = Judge(model, program=rounding == "float32-deployed")
+        self.adversarial = AdversarialCheck(model, program=rounding == "float32-deployed")
         extra = model.attack_objectives() if hasattr(model, "attack_objectives") else []
         self.objectives: list[Objective] = [margin_objective(model), entropy_objective(model), *(f for _, f in extra)]
 
@@ -93,13 +93,13 @@ class Attacked:
     def violations(self, points: Tensor, labels: Tensor) -> int:
         """How many points the judge finds adversarial. A network's points whose float32 margin is far above rounding
         (1e-3 of the largest logit; float32 and float64 differ by about 1e-6) need not come before it."""
-        if not self.judge.is_cascade:
+        if not self.adversarial.is_cascade:
             logits = self.model(points)
             own = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
             margin = own - logits.scatter(1, labels.unsqueeze(1), -torch.inf).amax(1)
             near = ~(margin > 1e-3 * logits.abs().amax(1))
             points, labels = points[near], labels[near]
-        return int((self.judge.predict(points, labels) != labels).sum()) if len(points) else 0
+        return int((self.adversarial.predict(points, labels) != labels).sum()) if len(points) else 0
 
     def round(self, seed: int) -> tuple[int, int]:
         """(points, violations) of round `seed`."""

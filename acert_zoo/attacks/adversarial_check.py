@@ -13,11 +13,11 @@ from acert_zoo.errors import AcertZooError
 from acert_zoo.network.tracing import trace
 
 
-class Judge:
+class AdversarialCheck:
     """Decides whether points are adversarial: by float64 logits for a network, by the program for a cascade.
 
     The gates of a cascade are certified for the program itself, but its last member's own radius is about real
-    arithmetic, so what the last member answers is judged by its float64 logits as well. With `program` what the
+    arithmetic, so what the last member answers is decided by its float64 logits as well. With `program` what the
     float32 program answers is enough (certificates of level float32-deployed are about it).
     """
 

@@ -2,7 +2,7 @@
 
 PGD (Madry et al. 2018, arXiv 1706.06083) with restarts, and the AutoAttack ensemble of the optional package
 pyautoattack. Points are projected exactly onto the box (`exact_box.py`), and an attack only counts where our own code
-confirms it: the float64 logits must name another class; for a cascade, see `Judge`.
+confirms it: the float64 logits must name another class; for a cascade, see `AdversarialCheck`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from acert_zoo.attacks import autoattack
-from acert_zoo.attacks.adversarial_check import Judge
+from acert_zoo.attacks.adversarial_check import AdversarialCheck
 from acert_zoo.attacks.exact_box import Box, Eps, attack_box, distance, parse_radii
 from acert_zoo.attacks.pgd import Objective, descend, entropy_objective, margin_objective, random_corners, random_points
 from acert_zoo.data.checks import check_eval_mode, check_images, check_weights
@@ -58,7 +58,7 @@ class _Search:
     model: nn.Module
     images: Tensor
     labels: Tensor
-    judge: Judge
+    check: AdversarialCheck
     generator: torch.Generator
     batch_size: int
     found: AttackResult = field(init=False)
@@ -70,7 +70,7 @@ class _Search:
 
     def offer(self, index: Tensor, points: Tensor, attack: str) -> Tensor:
         """Keeps those of `points` (of the images `index`) that are adversarial and nearer; returns which ones err."""
-        answers = self.judge.predict(points, self.labels[index])
+        answers = self.check.predict(points, self.labels[index])
         err = answers != self.labels[index]
         radius = distance(points, self.images[index])
         keep = err & (radius < self.found.radius[index])
@@ -171,7 +171,7 @@ def attack(
     radii = parse_radii(eps, len(images))
     low = torch.zeros_like(radii) if floor is None else parse_radii(floor, len(images))
     generator = torch.Generator().manual_seed(seed)
-    search = _Search(model, images, given, Judge(model, program), generator, batch_size)
+    search = _Search(model, images, given, AdversarialCheck(model, program), generator, batch_size)
     everything = torch.arange(len(images))
     for part in everything.split(batch_size):
         search.offer(part, images[part], "none")

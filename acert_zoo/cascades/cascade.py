@@ -26,9 +26,11 @@ from acert_zoo.bounds.ibp import robust_margin
 from acert_zoo.bounds.preconditions import deployed_claimable
 from acert_zoo.bounds.proved_margins import PROOF_BATCH_SIZE
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
+from acert_zoo.cascades.certificate import CascadeCertifier, CascadeProver
 from acert_zoo.data.checks import check_eval_mode
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.exact_numbers import parse_eps, round_up
+from acert_zoo.network.digest import modules_sha256
 from acert_zoo.network.graph import BatchNorm, Network
 from acert_zoo.network.tracing import trace
 from acert_zoo.rounding import BoundMethod, RoundingLevel
@@ -145,19 +147,15 @@ class Cascade(nn.Module):
 
     def certifier(
         self, *, method: str = BoundMethod.IBP, rounding: str = RoundingLevel.REAL_SOUND, budget: float | None = None
-    ) -> Any:
+    ) -> CascadeCertifier:
         """What `acert_zoo.certify` uses for a cascade (`budget` has no meaning here)."""
-        from acert_zoo.cascades.certificate import CascadeCertifier
-
         return CascadeCertifier(self, method, rounding)
 
-    def prover(self, *, rounding: str = RoundingLevel.REAL_SOUND) -> Any:
+    def prover(self, *, rounding: str = RoundingLevel.REAL_SOUND) -> CascadeProver:
         """Rigorous checks at claimed radii, without a search, for `verify` and `predict_certified`.
 
         The `CascadeProver` is kept until a weight or a setting that it depends on changes.
         """
-        from acert_zoo.cascades.certificate import CascadeProver
-
         check_eval_mode(self)
         key = ([_state(m) for m in self.members], deployed_claimable())
         kept = self._prover_cache.get(rounding)
@@ -179,12 +177,7 @@ class Cascade(nn.Module):
     @property
     def network_sha256(self) -> str:
         """Digest of everything that certificates depend on: the members' weights and the gates."""
-        digest = hashlib.sha256(repr(self.gates).encode())
-        for member in self.members:
-            for name, tensor in member.state_dict().items():
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return modules_sha256(self.members, repr(self.gates))
 
     def attack_objectives(self) -> list[tuple[str, Objective]]:
         """Functions for attacks to descend: each gate's margin, to close the gate, and its negative, to open it."""

@@ -14,6 +14,7 @@ returns radii that `proves` has accepted.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +26,13 @@ from acert_zoo.bounds.proved_margins import PROOF_BATCH_SIZE
 from acert_zoo.bounds.radius_search import RadiusSearch
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.bounds.root_finding import find_roots
-from acert_zoo.cascades.cascade import Cascade
 from acert_zoo.data.checks import check_eval_mode
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.network.tracing import trace
 from acert_zoo.rounding import PROVED_LEVELS, BoundMethod, RoundingLevel
+
+if TYPE_CHECKING:  # a cascade makes its certifier, which asks it for members, gates and answers
+    from acert_zoo.cascades.cascade import Cascade
 
 OPEN_CONSTANT = 25.0  # c of the check that shows a gate to be open all around
 SEARCH_RTOL = 1e-4  # of h_k, which costs far more a step than p_k
@@ -125,7 +128,7 @@ def _margins(network: RigorousNetwork | None, images: Tensor, labels: Tensor, ep
 
 
 class CascadeProver:
-    """The checks of docs/cascade.md for one cascade; snapshots of its members are made once.
+    """The checks of docs/cascade.md for one cascade, a `RoutedProver`; snapshots of its members are made once.
 
     Args:
         cascade: in eval mode, on the CPU.
@@ -250,7 +253,7 @@ class CascadeCertifier:
             raise InvalidInputError(f"cascades are certified with method 'ibp', got {method!r}")
         # nothing weaker is computed
         self.rounding = RoundingLevel.REAL_SOUND if rounding == RoundingLevel.FLOAT32 else rounding
-        self.prover = CascadeProver(cascade, self.rounding)  # not the kept one: searches learn, results must not differ
+        self.prover = CascadeProver(cascade, self.rounding)
         self.cascade = cascade
         self.input_shape, self.num_classes = cascade.input_shape, cascade.num_classes
         self.network_sha256 = cascade.network_sha256

@@ -29,7 +29,7 @@ class Header:
     Attributes:
         model, model_version: registered name and version, or None for a network of one's own.
         weights_sha256: digest of the weights file, None where the network came from none.
-        network_sha256: digest of the network that bounds saw (`certificates.network_sha256`).
+        network_sha256: digest of the network that bounds saw (`network.digest.network_sha256`).
         rounding: the weakest level of any line; while the file is incomplete, the weakest that any line may yet have.
         certifies: "label" (given labels) or "prediction" (the model's own).
         n: how many lines the complete file has.

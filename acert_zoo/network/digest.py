@@ -1,11 +1,12 @@
-"""The digest of a network, by which certificates name it."""
+"""The digests by which certificates name what they are about: of a network, or of a module that is more than one."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Iterable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from acert_zoo.network.graph import Network
 
@@ -24,4 +25,14 @@ def network_sha256(network: Network) -> str:
                 digest.update(array.tobytes())
             elif field.name != "name":
                 digest.update(f"|{field.name}={value!r}".encode())
+    return digest.hexdigest()
+
+
+def modules_sha256(modules: Iterable[nn.Module], settings: str) -> str:
+    """Digest of the tensors of some modules, under their names and in their order, and of settings beside them."""
+    digest = hashlib.sha256(settings.encode())
+    for module in modules:
+        for name, tensor in module.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -12,7 +12,7 @@ from acert_zoo.network import architectures
 from acert_zoo.zoo.model_info import ModelInfo
 
 
-def blank_network(info: ModelInfo, error: type[Exception]) -> nn.Module:
+def network_without_weights(info: ModelInfo, error: type[Exception]) -> nn.Module:
     """The record's architecture on the meta device: shapes without memory, so that absurd sizes cost nothing."""
     try:
         with torch.device("meta"):
@@ -23,20 +23,20 @@ def blank_network(info: ModelInfo, error: type[Exception]) -> nn.Module:
         raise error(f"{info.name}: the architecture cannot be built: {cause}") from cause
 
 
-def check_tensors(blank: nn.Module, tensors: Mapping[str, Tensor], source: str, error: type[Exception]) -> None:
+def check_tensors(wanted: nn.Module, tensors: Mapping[str, Tensor], source: str, error: type[Exception]) -> None:
     """Names, shapes and dtypes, all of them: load_state_dict alone would convert dtypes silently."""
-    expected = blank.state_dict()
+    expected = wanted.state_dict()
     missing, unexpected = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or unexpected:
         raise error(
             f"{source} does not fit its architecture: missing tensors {_some(missing)}; unexpected {_some(unexpected)}"
         )
-    for name, wanted in expected.items():
+    for name, place in expected.items():
         got = tensors[name]
-        if got.shape != wanted.shape or got.dtype != wanted.dtype:
+        if got.shape != place.shape or got.dtype != place.dtype:
             raise error(
                 f"{source} does not fit its architecture: tensor {name!r} is {got.dtype} {tuple(got.shape)} instead of "
-                f"{wanted.dtype} {tuple(wanted.shape)}"
+                f"{place.dtype} {tuple(place.shape)}"
             )
 
 

@@ -32,7 +32,7 @@ from acert_zoo.rounding import BoundMethod, RoundingLevel
 from acert_zoo.zoo import resolve, weights
 from acert_zoo.zoo.download import DownloadOptions
 from acert_zoo.zoo.expected_logits import check_expected_logits, compute_expected_logits
-from acert_zoo.zoo.meta_network import blank_network, check_tensors
+from acert_zoo.zoo.meta_network import check_tensors, network_without_weights
 from acert_zoo.zoo.model_info import ModelInfo
 
 
@@ -133,7 +133,7 @@ class AcertModel(nn.Module):
         if self.info is None:
             raise InvalidInputError("saving needs the model's record: AcertModel(classifier, ModelInfo(...))")
         state = self.classifier.state_dict()
-        check_tensors(blank_network(self.info, InvalidInputError), state, "the network", InvalidInputError)
+        check_tensors(network_without_weights(self.info, InvalidInputError), state, "the network", InvalidInputError)
         info, metadata = self.info, self.metadata
         if self.weights_sha256 != info.sha256:
             training = self.training
@@ -195,7 +195,7 @@ def assemble(located: resolve.Located) -> AcertModel:
         UnknownNameError, WeightsError: see `acert_zoo.load_model`.
     """
     info, source = located.info, str(located.path)
-    classifier = blank_network(info, WeightsError)
+    classifier = network_without_weights(info, WeightsError)
     tensors = weights.read_tensors(located.content, source)
     check_tensors(classifier, tensors, source, WeightsError)
     classifier.load_state_dict(tensors, strict=True, assign=True)

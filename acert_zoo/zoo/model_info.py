@@ -120,7 +120,11 @@ class ModelInfo:
         for key in ("dataset", "method", "eps_max", "license"):
             if not isinstance(getattr(self, key), str | None):
                 raise InvalidInputError(f"{self.name}: {key} {getattr(self, key)!r} is not a string")
-        objects = {"recipe": self.recipe, "training": self.training, "expected_logits": self.expected_logits or {}}
+        objects = {
+            "recipe": self.recipe,
+            "training": self.training,
+            "expected_logits": {} if self.expected_logits is None else self.expected_logits,
+        }
         for key, value in objects.items():
             if not isinstance(value, Mapping):
                 raise InvalidInputError(f"{self.name}: {key} is an object, got {value!r}")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from acert_zoo import Cascade, certify
-from acert_zoo.attacks.adversarial_check import Judge
+from acert_zoo.attacks.adversarial_check import AdversarialCheck
 from acert_zoo.attacks.exact_box import attack_box, inside
 from acert_zoo.attacks.pgd import float_neighbours, random_corners, random_points
 from acert_zoo.cascades.certificate import CascadeProver, _Member
@@ -105,14 +105,14 @@ def violations(seed: int, stages: int, pixels: int, rounding: str) -> int:
     cascade = Cascade(members, gates).eval()
     images = torch.rand(12, 1, 1, pixels, generator=generator)
     result = certify(cascade, images, rounding=rounding)
-    # at real-sound the last member's own radius is about real arithmetic, which the judge knows
-    judge, count = Judge(cascade, rounding == "float32-deployed"), 0
+    # at real-sound the last member's own radius is about real arithmetic, which the check knows
+    check, count = AdversarialCheck(cascade, rounding == "float32-deployed"), 0
     box = attack_box(images, result.radius)
     for _ in range(10):
         corners = random_corners(box, generator)
         for points in (corners, random_points(box, generator), float_neighbours(corners, box, generator)):
             assert bool(inside(points, images, result.radius).all())
-            changed = judge.predict(points, result.prediction) != result.prediction
+            changed = check.predict(points, result.prediction) != result.prediction
             count += int((changed & (result.radius > 0)).sum())
     return count
 
