@@ -18,7 +18,6 @@ from torch import Tensor
 from acert_zoo.bounds import crown_rules
 from acert_zoo.bounds.crown_rules import Claim
 from acert_zoo.bounds.ibp import Interval
-from acert_zoo.bounds.preconditions import inner_length
 from acert_zoo.bounds.real_sound import TINY, per_channel
 from acert_zoo.network.graph import Conv, Network, ReLU
 
@@ -92,7 +91,7 @@ def _conv(step: Conv, claim: Window, box: Interval) -> Window:
     error = _cut(step.map(magnitude, step.abs_weight, step.bias.abs()), claim)
     outputs = a[0].numel()
     products = step.weight.shape[0] * step.weight[0, 0].numel()
-    k = crown_rules.factor(max(products, outputs, inner_length(step)))
+    k = crown_rules.factor(max(products, outputs, step.inner_length))
     beta = crown_rules.gain(claim.beta, _inner(a, per_channel(step.bias, a).expand_as(a)))
     beta = crown_rules.pay(beta, k * _inner(a.abs(), error + TINY), box)
     new = F.conv_transpose2d(a, step.weight, None, step.stride)
