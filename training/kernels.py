@@ -8,11 +8,15 @@ matrices [M, C], a row for each position of each image, which is how channels_la
 from __future__ import annotations
 
 import functools
+import os
+import shutil
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from acert_zoo.errors import InvalidInputError
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -79,6 +83,16 @@ def balance_moments_gradient(center: Tensor, radius: Tensor, mean: Tensor, grad:
 def mean(x: Tensor) -> Tensor:
     """The mean of all entries; bfloat16's in float32, whose sums it is too coarse for."""
     return _wide(x).mean()
+
+
+def require_compiler() -> None:
+    """InvalidInputError where torch.compile would find no C++ compiler."""
+    name = os.environ.get("CXX", "g++")
+    if shutil.which(name) is None:
+        raise InvalidInputError(
+            f"compile = true needs a C++ compiler, and {name!r} (from $CXX, by default g++) is not on PATH: "
+            "install one, or set compile = false"
+        )
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from acert_zoo.data import datasets
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.network import architectures
 from acert_zoo.network.tracing import trace
-from training import distributed, regularizers, schedules
+from training import distributed, kernels, regularizers, schedules
 from training.batches import Batches, generator
 from training.clean_pass import clean_pass, update_running_statistics
 from training.initialization import ibp_initialization
@@ -80,6 +80,8 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, data_root: str | None = None, device: torch.device | str = "cpu") -> None:
         self.recipe, self.device = recipe, torch.device(device)
+        if recipe.compile:
+            kernels.require_compiler()
         self.batches = Batches(recipe, data_root, self.device)
         self.validation = Validation(recipe, data_root, self.device)
         self.steps_per_epoch = self.batches.steps_per_epoch

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from acert_zoo.bounds.ibp import Ball, _ReLUOfBall
+from acert_zoo.errors import InvalidInputError
 from training import kernels
 
 
@@ -76,3 +77,10 @@ def test_the_compiler_changes_nothing_but_rounding(dtype: torch.dtype) -> None:
         torch.testing.assert_close(
             kernels.compiled(function)(*arguments), function(*arguments), msg=lambda text, f=function: f"{f}: {text}"
         )
+
+
+def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels.require_compiler()  # there is one here
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InvalidInputError, match=r"'no-such-compiler'.*not on PATH.*compile = false"):
+        kernels.require_compiler()
