@@ -25,7 +25,15 @@ from acert_zoo.network import architectures
 from acert_zoo.zoo import registry, weights
 from acert_zoo.zoo.expected_logits import compute_expected_logits
 from training import cards
-from training.deployment import arch_arguments, check_folding, fold, read_run, tensors_of, trained_model
+from training.deployment import (
+    arch_arguments,
+    check_folding,
+    fold,
+    read_run,
+    round_as_trained,
+    tensors_of,
+    trained_model,
+)
 from training.evaluate import evaluate_with_bar, summary
 from training.evaluation import Evaluation
 from training.recipe import Recipe
@@ -108,6 +116,7 @@ def export(
     model = fold(trained, architectures.build(recipe.arch, **arch_arguments(recipe)))
     validation, _ = datasets.load_split(recipe.dataset, "val", data_root)
     worst = check_folding(trained, model, datasets.to_pixels(np.array(validation[:1000])))
+    round_as_trained(recipe, model)
     log(f"folded; logits differ by {worst:.1g} relative on validation images")
     training = provenance(run, recipe, state)
     metadata = {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from types import ModuleType
@@ -114,6 +115,16 @@ def test_a_folded_network_that_differs_is_refused(run: Path) -> None:
     deployed.layers[-1].weight.data *= 1 + 1e-4
     with pytest.raises(WeightsError, match="1e-05 is accepted"):
         check_folding(trained, deployed, images)
+
+
+def test_a_bfloat16_run_keeps_bfloat16_weights_but_in_the_head(run: Path) -> None:
+    recipe, state = read_run(run)
+    exact = deployed_model(recipe, state)
+    rough = deployed_model(dataclasses.replace(recipe, precision="bfloat16"), state)
+    weights = [(a, b) for a, b in zip(exact.parameters(), rough.parameters(), strict=True) if a.dim() > 1]
+    assert all(torch.equal(a.bfloat16().float(), b) and not torch.equal(a, b) for a, b in weights[:-1])
+    assert torch.equal(*weights[-1])
+    assert all(torch.equal(a, b) for a, b in zip(exact.parameters(), rough.parameters(), strict=True) if a.dim() == 1)
 
 
 def test_averaged_weights_are_exported_where_the_run_has_them(run: Path) -> None:
