@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -15,6 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import acert_zoo
+from acert_zoo._version import SOURCE
 from acert_zoo.certificates.verify import verify_file
 from acert_zoo.data.registration import dataset_names
 
@@ -151,3 +153,14 @@ def test_citation_names_this_version_and_the_paper() -> None:
 def test_changelog_begins_with_this_version() -> None:
     headings = [line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## ")]
     assert headings[0].startswith(f"## {acert_zoo.__version__}")
+
+
+def test_pages_name_a_source_that_pip_can_install() -> None:
+    """Nothing is on PyPI yet: README, docs and cards name what pip takes until then."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "model_cards").glob("*.md"))]
+    text = {page.name: page.read_text(encoding="utf-8") for page in pages}
+    assert [
+        name for name, content in text.items() if re.search(r"pip install ['\"]?acert-zoo(\[\w+\])?['\"`]", content)
+    ] == []
+    assert f"pip install {SOURCE}\n" in text["README.md"].replace("  # or", "\n")
+    assert f"`pip install {SOURCE}`" in text["mnist_kappa000.md"]

@@ -13,6 +13,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from acert_zoo._version import SOURCE
 from acert_zoo.cli.numbers import duration
 from acert_zoo.data.registration import dataset_info
 from acert_zoo.exact_numbers import decimal_down, parse_eps
@@ -242,7 +243,7 @@ def render(
 
 ## Use
 
-`pip install acert-zoo`, then
+`pip install {SOURCE}`, then
 
 ```python
 import acert_zoo

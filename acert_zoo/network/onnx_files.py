@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from acert_zoo._files import write_atomically
+from acert_zoo._version import SOURCE
 from acert_zoo.data.checks import check_eval_mode
 from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnsupportedLayerError
 from acert_zoo.network.graph import (
@@ -36,7 +37,7 @@ from acert_zoo.network.graph import (
 from acert_zoo.network.tracing import NetworkModule, trace
 
 OPSET = 17
-INSTALL = "pip install 'acert-zoo[onnx]'"
+INSTALL = f"pip install 'acert-zoo[onnx] @ {SOURCE}'"
 PARITY = 1e-5  # largest difference between runtimes, relative to max(1, max |logit|)
 
 
