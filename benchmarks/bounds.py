@@ -77,7 +77,7 @@ def run_one(name: str, method: str, n: int, state: Path, budget: float, minutes:
     began = time.monotonic()
     torch.set_num_threads(1)
     model = acert_zoo.load_model(name)
-    images, labels, source = test_images(model.info.dataset, n)
+    images, labels, source = test_images(str(acert_zoo.model_info(name).dataset), n)
     this = key(model, method, budget)
     done = {row["image"] for row in read_state(state) if all(row.get(k) == v for k, v in this.items())}
     network = trace(model).detach()
@@ -127,7 +127,7 @@ def table(state: Path, budget: float) -> str:
             ibp = sum(baseline[r["image"]] for r in own) / len(own)
             certified = ", ".join(
                 f"{eps}: {100 * sum(r['radius'] >= float(parse_eps(eps)) for r in own) / len(own):.1f} %"
-                for eps in EPS[info.dataset]
+                for eps in EPS[str(info.dataset)]
             )
             improved = [r for r in own if r["by"] != "ibp"]
             sound = f"{sum(r['rounding'] == 'real-sound' for r in own)} of {len(own)}"

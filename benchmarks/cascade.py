@@ -11,6 +11,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import click
 import torch
@@ -67,8 +68,9 @@ def main(name: str | None, threads: int | None, repetitions: int, as_json: bool)
         return lambda x: model.gate_open(k, x, member(x).argmax(1))
 
     runs: list[tuple[str, Callable[[Tensor], object]]] = []
-    for k, member in enumerate(model.members):
-        label = member.info.name if getattr(member, "info", None) else f"member {k}"  # type: ignore[union-attr]
+    members: list[Any] = list(model.members)
+    for k, member in enumerate(members):
+        label = member.info.name if getattr(member, "info", None) else f"member {k}"
         runs.append((label, member))
         if k < len(model.gates):
             runs.append((f"{label} and its gate", gate(k, member)))

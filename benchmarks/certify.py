@@ -125,7 +125,9 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="also write JSON ('-': to stdout, nothing else)")
     options = parser.parse_args()
     model = acert_zoo.load_model(options.model)
-    images, labels, description = test_images(model.info.dataset, options.n)
+    if not isinstance(model, acert_zoo.AcertModel):
+        parser.error(f"--model {options.model}: one network is compared, not a cascade")
+    images, labels, description = test_images(str(acert_zoo.model_info(options.model).dataset), options.n)
     reference = Reference(model.classifier, model.input_shape, model.num_classes, options.reference_batch)
     network = trace(model).detach()
 

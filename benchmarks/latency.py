@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="also write JSON ('-': to stdout, nothing else)")
     options = parser.parse_args()
     model = acert_zoo.load_model(options.model)
-    images, _ = acert_zoo.sample_data(model.info.dataset, 1)
+    images, _ = acert_zoo.sample_data(str(acert_zoo.model_info(options.model).dataset), 1)
     with torch.no_grad():
         served = interleaved(
             {

@@ -22,7 +22,7 @@ SMALL = 500
 def peak(model_name: str, n: int) -> dict[str, int]:
     """Certifies n images in this process; bytes."""
     model = acert_zoo.load_model(model_name)
-    images, labels, _ = test_images(model.info.dataset, n)
+    images, labels, _ = test_images(str(acert_zoo.model_info(model_name).dataset), n)
     before = images[:1]
     acert_zoo.certify(model, before, labels[:1])
     result = acert_zoo.certify(model, images, labels)

@@ -68,7 +68,7 @@ class Attacked:
         self.images, self.labels = images[chosen], certificates.label[chosen]
         self.radius = certificates.radius[chosen] * SHARE
         self.adversarial = AdversarialCheck(model, program=rounding == "float32-deployed")
-        extra = model.attack_objectives() if hasattr(model, "attack_objectives") else []
+        extra = model.attack_objectives() if isinstance(model, acert_zoo.Cascade) else []
         self.objectives: list[Objective] = [margin_objective(model), entropy_objective(model), *(f for _, f in extra)]
 
     def points(self, part: Tensor, generator: torch.Generator, objective: Objective) -> Iterator[tuple[Tensor, int]]:

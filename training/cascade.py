@@ -170,7 +170,7 @@ def add_cascade(
     """
     models = [acert_zoo.load_model(member) for member in members]
     cascade = Cascade(models, gates).eval()
-    infos = [m.info for m in models]
+    infos: list[ModelInfo] = [m.info for m in models]  # type: ignore[misc]  # registered models have one
     dataset = str(infos[0].dataset)
     content = cascade.to_bytes()
     sha256 = str(cascade.weights_sha256)

@@ -84,7 +84,9 @@ def _with_their_relu(network: Network) -> frozenset[int]:
 def update_running_statistics(network: Network, model: nn.Module, result: CleanPass, rate: float | None = None) -> None:
     """One update of `model`'s running statistics (unbiased variance as torch does), once a step; `rate`: the weight of
     the new ones, the layers' momentum by default."""
-    layers = {id(m.running_mean): m for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))}
+    layers: dict[int, Any] = {
+        id(m.running_mean): m for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))
+    }
     for index, (mean, var) in result.statistics.items():
         layer = layers[id(network.steps[index].mean)]  # type: ignore[attr-defined]
         n = result.count[index]

@@ -64,7 +64,8 @@ def parallel(module: nn.Module) -> nn.Module:
         return module
     wrapper = nn.parallel.DistributedDataParallel
     named = "forward_sync_buffers" in inspect.signature(wrapper).parameters  # its name in newer torch
-    return wrapper(module, **{"forward_sync_buffers" if named else "broadcast_buffers": False})
+    options: dict[str, Any] = {"forward_sync_buffers" if named else "broadcast_buffers": False}
+    return wrapper(module, **options)
 
 
 class _MeanOverRanks(torch.autograd.Function):

@@ -72,7 +72,7 @@ class Labels:
         if any(box.overlaps(extent(other)) for other in self.placed):
             return False
         pixels = self.axes.figure.dpi / 72
-        if any(_within(box, self.axes.transData.transform(marker), 4.5 * pixels) for marker in self.markers):
+        if any(_within(box, tuple(self.axes.transData.transform(marker)), 4.5 * pixels) for marker in self.markers):
             return False
         return not any(self._crosses(box, line, 1.5 * pixels) for line in self.lines)
 

@@ -133,7 +133,7 @@ class Trainer:
         loss.total.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optimizer.grad_clip or float("inf"))
         self.optimizer.step()
-        self.learning_rate = self.scheduler.get_last_lr()[0]
+        self.learning_rate = float(self.scheduler.get_last_lr()[0])
         if self.step + 1 < self.total_steps:
             self.scheduler.step()
         with torch.no_grad():

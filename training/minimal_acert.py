@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import math
 import time
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,7 +29,8 @@ def build_network() -> nn.Sequential:
         nn.Linear(32 * 7 * 7, 128), nn.ReLU(),
         nn.Linear(128, 10),
     )  # fmt: skip
-    for layer in network[:-1]:
+    layers: list = list(network)
+    for layer in layers[:-1]:
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.normal_(layer.weight, std=math.sqrt(2 * math.pi) / layer.weight[0].numel())
     return network
@@ -44,7 +44,8 @@ def margin_bounds(network: nn.Sequential, x: Tensor, y: Tensor, eps: Tensor) -> 
     """
     eps = eps.view(-1, 1, 1, 1)
     low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
-    for layer in network[:-1]:
+    layers: list = list(network)
+    for layer in layers[:-1]:
         if isinstance(layer, nn.ReLU | nn.Flatten):
             low, high = layer(low), layer(high)
             continue
@@ -56,7 +57,7 @@ def margin_bounds(network: nn.Sequential, x: Tensor, y: Tensor, eps: Tensor) -> 
         center = layer(center)
         low, high = center - radius, center + radius
     center, radius = (low + high) / 2, (high - low) / 2
-    weight, bias = network[-1].weight, network[-1].bias
+    weight, bias = layers[-1].weight, layers[-1].bias
     rows = weight[y].unsqueeze(1) - weight  # [N, 10, features]: W_y - W_t
     value = (rows * center.unsqueeze(1)).sum(2) - (rows.abs() * radius.unsqueeze(1)).sum(2)
     return value + bias[y].unsqueeze(1) - bias

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,13 +23,13 @@ def build_optimizer(settings: Optimizer, model: nn.Module) -> torch.optim.Optimi
     `muon` makes the step of every weight orthogonal but the head's, which has no BatchNorm behind it.
     """
     weights, rest = weights_of(model), [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": weights, "weight_decay": settings.weight_decay}, {"params": rest}]
+    groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": settings.weight_decay}, {"params": rest}]
     if settings.name == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9, nesterov=True)
     if settings.name == "muon":
         hidden = {"params": weights[:-1], "weight_decay": settings.weight_decay, "orthogonal": True}
         return Muon([hidden, {**groups[0], "params": weights[-1:]}, groups[1]], lr=settings.lr)
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
+    kinds: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
     if settings.name == "adamw":  # its default for groups that do not say is not 0
         groups[1]["weight_decay"] = 0.0
     return kinds[settings.name](groups, lr=settings.lr)

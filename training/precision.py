@@ -59,4 +59,9 @@ class _ReLUBox(torch.autograd.Function):
 def relu_rule(compile: bool) -> Callable[[Ball], Ball]:
     """The `relu` of `propagate`: its gradient is that of `acert_zoo.bounds.ibp`, its passes over memory are fewer."""
     run = kernels.compiled if compile else kernels.plain
-    return lambda box: Ball(*_ReLUBox.apply(box.center, box.radius, run), box.scale)
+
+    def relu(box: Ball) -> Ball:
+        center, radius = _ReLUBox.apply(box.center, box.radius, run)
+        return Ball(center, radius, box.scale)
+
+    return relu

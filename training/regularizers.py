@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -92,6 +92,6 @@ class _Moments(torch.autograd.Function):
         return ctx.run(kernels.balance_moments_gradient)(center, radius, mean, grad[2:], to_mean), None, None
 
 
-def l1(parameters: list[Tensor]) -> Tensor:
+def l1(parameters: Sequence[Tensor]) -> Tensor:
     """Sum of |w| over convolution and linear weights."""
     return torch.stack([p.abs().sum() for p in parameters]).sum()

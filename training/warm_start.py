@@ -7,6 +7,7 @@ that undo its own normalisation on training images, so that training begins at t
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +71,7 @@ def unfold(deployed: nn.Module, model: nn.Module, images: Tensor) -> None:
         new.weight.copy_(old.weight)
         new.bias.copy_(old.bias)
 
-    def make_identity(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def make_identity(norm: Any, inputs: tuple[Tensor, ...]) -> None:
         (x,) = inputs
         others = [axis for axis in range(x.dim()) if axis != 1]
         variance, mean = torch.var_mean(x.double(), dim=others, correction=0)

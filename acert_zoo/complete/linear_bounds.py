@@ -65,7 +65,7 @@ class Relaxation:
     beta: Tensor
     sign: Tensor
 
-    def pick(self, index: Tensor | slice) -> Relaxation:
+    def pick(self, index: Tensor | slice | int) -> Relaxation:
         return Relaxation(self.alpha[index], self.beta[index], self.sign[index])
 
     @classmethod
@@ -178,8 +178,8 @@ class _Pass:
                 a, gain = self._relu(index - 1, a, gradient)
                 parts, bounds = [a], bounds + gain
             else:
-                parts, gain = pull_back(step, a, [boxes[i].lower.shape for i in step.inputs])
-                bounds = bounds if gain is None else bounds + gain
+                parts, constant = pull_back(step, a, [boxes[i].lower.shape for i in step.inputs])
+                bounds = bounds if constant is None else bounds + constant
             for i, part in zip(step.inputs, parts, strict=True):
                 pending[i] = pending[i] + part if i in pending else part
         z = self._forward(visited[::-1]) if gradient else rows.new_zeros(0)
