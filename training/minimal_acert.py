@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
