@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-fast lint format bench cards readme evaluate build clean
+.PHONY: help setup demo test test-fast lint format bench cards readme evaluate site build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make bench               run the benchmarks"
 	@echo "make cards | readme      render model cards and tables | rerun the commands that README shows"
 	@echo "make evaluate NAME=...   evaluate one model again and compare with its card"
+	@echo "make site                build the gallery in _site/ (needs Node.js with npm)"
 	@echo "make build               wheel and sdist in dist/"
 
 setup: $(STAMP)
@@ -68,6 +69,9 @@ readme: setup
 evaluate: setup
 	@test -n "$(NAME)" || { echo "name a model: make evaluate NAME=cifar10_kappa025" >&2; exit 2; }
 	$(BIN)/python training/evaluate.py --model $(NAME) --check
+
+site: setup
+	$(BIN)/acert-zoo site _site
 
 build: setup
 	$(BIN)/python -m build

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         UnsupportedLayerError,
         WeightsError,
     )
+    from acert_zoo.zoo.leaderboard import leaderboard
     from acert_zoo.zoo.load import load_model
     from acert_zoo.zoo.model import AcertModel
     from acert_zoo.zoo.registry import ModelInfo, list_models, model_info
@@ -53,6 +54,7 @@ _HOMES = {
         "UnsupportedLayerError",
         "WeightsError",
     ),
+    "zoo.leaderboard": ("leaderboard",),
     "zoo.load": ("load_model",),
     "zoo.model": ("AcertModel",),
     "zoo.registry": ("ModelInfo", "list_models", "model_info"),
@@ -81,6 +83,7 @@ __all__ = [
     "attack",
     "certify",
     "decide",
+    "leaderboard",
     "list_models",
     "load_model",
     "model_info",

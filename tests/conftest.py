@@ -18,6 +18,7 @@ settings.load_profile("acert_zoo")
 # Files that take more than a few seconds: `make test-fast` leaves them out, and with them most of the time.
 SLOW = (
     "cascades/test_nesting.py",
+    "gallery/test_browser.py",
     "hub/",
     "test_hubconf.py",
     "test_package.py",

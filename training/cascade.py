@@ -85,7 +85,7 @@ def validation(dataset: str, data_root: str | None) -> tuple[Tensor, np.ndarray]
 
 def members_of(dataset: str) -> list[ModelInfo]:
     """The registered single models of a data set."""
-    infos = [acert_zoo.model_info(name) for name in acert_zoo.list_models(dataset)]
+    infos = [acert_zoo.model_info(name) for name in acert_zoo.list_models(dataset=dataset)]
     return [info for info in infos if info.kind == "model"]
 
 

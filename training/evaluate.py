@@ -87,6 +87,7 @@ def evaluate(
         correct=correct.bool().numpy(),
         total=total,
         rounding=rounding,
+        label=np.array(labels[:n], dtype=np.int64),
         inexact=tuple(i for i in sorted(datasets.inexact_test_images(dataset, data_root)) if i < n),
         environment={
             "seconds": round(time.monotonic() - began, 1),

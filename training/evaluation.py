@@ -19,11 +19,10 @@ import numpy as np
 
 from acert_zoo.data import datasets
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.exact_numbers import down, parse_eps, round_down
+from acert_zoo.exact_numbers import down, parse_eps, round_down, round_up
 from training.zoo_folder import ZooFolder, dump_json, write_atomic
 
 SCHEMA_VERSION = 1
-STORED_RADII = 1000
 _CURVE_POINTS = 97  # certified accuracy on a grid over [0, 1.5 eps_max], for the figures
 
 # Two machines may sum in another order: radii agree to the search's tolerance, and an image whose two largest logits
@@ -45,6 +44,7 @@ class Evaluation:
         radius: float64 [n], pixel units, each a proved lower bound; 0 where misclassified.
         correct: bool [n].
         total: number of images in the whole split (n < total under `--limit`).
+        label: int64 [n], the true classes, for the figures of each class; None where they are not known any more.
         inexact: indices below n of test images that are approximations in the copy of the data set that was used.
         environment: seconds, threads, processes, versions.
     """
@@ -60,6 +60,7 @@ class Evaluation:
     total: int
     method: str = "ibp"
     rounding: str = "real-sound"
+    label: np.ndarray | None = None
     inexact: tuple[int, ...] = ()
     environment: dict[str, Any] = field(default_factory=dict)
 
@@ -70,6 +71,8 @@ class Evaluation:
             )
         if not np.isfinite(self.radius).all() or (self.radius < 0).any() or (self.radius[~self.correct] > 0).any():
             raise InvalidInputError("radii must be finite, not negative, and 0 where the image is misclassified")
+        if self.label is not None and self.label.shape != self.radius.shape:
+            raise InvalidInputError(f"an evaluation of {self.n} images needs one label each, got {self.label.shape}")
 
     @property
     def n(self) -> int:
@@ -131,6 +134,23 @@ class Evaluation:
             "certified_accuracy": [self.certified_accuracy(e) for e in grid],
         }
 
+    def classes(self) -> list[dict[str, Any]]:
+        """For each class of the data set the numbers of images, of correct ones and of those certified at each reported
+        eps; empty where the labels are not known."""
+        if self.label is None:
+            return []
+        info = datasets.dataset_info(self.dataset)
+        proved = {eps: self.correct & (self.radius >= round_up(parse_eps(eps))) for eps in info.reported_eps}
+        return [
+            {
+                "class": k,
+                "n": int((self.label == k).sum()),
+                "correct": int(self.correct[self.label == k].sum()),
+                "certified": {eps: int(held[self.label == k].sum()) for eps, held in proved.items()},
+            }
+            for k in range(info.num_classes)
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "schema_version": SCHEMA_VERSION,
@@ -145,15 +165,16 @@ class Evaluation:
             "environment": self.environment,
             "metrics": self.metrics(),
             "curve": self.curve(),
+            "classes": self.classes(),
         }
 
 
 def store_evaluation(zoo: ZooFolder, evaluation: Evaluation) -> None:
-    """Writes the evaluation's JSON and the radii of its first images beside it."""
+    """Writes the evaluation's JSON and the radii of its images beside it."""
     if evaluation.version is None:
         raise InvalidInputError("only evaluations of a registered version are stored")
     buffer = io.BytesIO()
-    np.save(buffer, evaluation.radius[:STORED_RADII], allow_pickle=False)
+    np.save(buffer, evaluation.radius, allow_pickle=False)
     write_atomic(zoo.radii(evaluation.name, evaluation.version), buffer.getvalue())
     write_atomic(zoo.evaluation(evaluation.name, evaluation.version), dump_json(evaluation.to_dict()))
 
@@ -168,7 +189,7 @@ def read_radii(path: Path) -> np.ndarray:
 def differences(new: Evaluation, stored_path: Path, radii_path: Path) -> list[str]:
     """What differs between a fresh evaluation and the stored one beyond what machines may; empty where it reproduces.
 
-    Radii of the first images are compared one by one; the metrics where the fresh evaluation covers as many images.
+    Radii of the images that both have are compared one by one; the metrics where the fresh evaluation covers as many.
     """
     stored, radii = json.loads(stored_path.read_text(encoding="utf-8")), read_radii(radii_path)
     found = []

@@ -47,7 +47,7 @@ class ZooFolder:
         return self.root / "evaluations" / f"{name}.v{version}.json"
 
     def radii(self, name: str, version: int) -> Path:
-        """float64 certified radii of the first 1,000 test images, for later comparison."""
+        """float64 certified radii of the test images in their order (of the first 1,000 in older evaluations)."""
         return self.root / "evaluations" / f"{name}.v{version}.radii.npy"
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from acert_zoo._files import check_output_file, write_atomically
 from acert_zoo.certificates.certificate import Certificate, Eps
+from acert_zoo.certificates.display import certificates_frame, certificates_html, plot_certificates
 from acert_zoo.certificates.file import SCHEMA_VERSION, format_file, read_file
 from acert_zoo.certificates.lines import Header, Line, radius_text
 from acert_zoo.data.registration import class_names
@@ -120,6 +121,26 @@ class Certificates(Sequence[Certificate]):
             f"Certificates(model={self.model!r}, n={len(self)}, accuracy={self.accuracy:.4f}, acr={self.acr:.6f}, "
             f"rounding={self.rounding!r})"
         )
+
+    def _repr_html_(self) -> str:
+        return certificates_html(self)
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame with one row an image; MissingDependencyError where pandas is not installed."""
+        return certificates_frame(self)
+
+    def plot(self, ax: Any = None, *, eps_max: Eps | None = None, **style: Any) -> Any:
+        """Draws certified accuracy (percent) over eps (pixel units) with matplotlib; returns the axes.
+
+        Args:
+            ax: axes to draw into, for comparing several results; new ones by default.
+            eps_max: where the axis ends, by default at the largest radius.
+            style: of the line (`color`, `label`, ...).
+
+        Raises:
+            MissingDependencyError: matplotlib is not installed.
+        """
+        return plot_certificates(self, ax, eps_max, **style)
 
     @property
     def model(self) -> str | None:

@@ -10,8 +10,10 @@ from acert_zoo._version import __version__
 from acert_zoo.cli._program import Program
 from acert_zoo.cli.certify import certify
 from acert_zoo.cli.decide import decide
+from acert_zoo.cli.evaluate import evaluate
 from acert_zoo.cli.export import export
 from acert_zoo.cli.models import list_, show
+from acert_zoo.cli.site import site
 from acert_zoo.cli.verify import verify
 
 __all__ = ["main"]
@@ -23,5 +25,5 @@ def main() -> None:
     """Image classifiers with certified l-inf robustness: list them, certify and decide images, verify the proofs."""
 
 
-for command in (list_, show, certify, decide, verify, export):
+for command in (list_, show, certify, decide, verify, export, evaluate, site):
     main.add_command(command)

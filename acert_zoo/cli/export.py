@@ -15,12 +15,16 @@ from acert_zoo.exact_numbers import parse_pixel_eps
 @click.command()
 @click.argument("name")
 @click.option("--onnx", type=click.Path(path_type=Path), metavar="FILE", help="Write the network as ONNX.")
+@click.option(
+    "--onnx-bounds", type=click.Path(path_type=Path), metavar="FILE", help="Write the network with its interval bounds."
+)
 @click.option("--vnnlib", type=click.Path(path_type=Path), metavar="FOLDER", help="Write VNN-LIB properties.")
 @click.option("--eps", metavar="EPS", help="Radius of the properties, e.g. 2/255.")
 @data_options
 def export(
     name: str,
     onnx: Path | None,
+    onnx_bounds: Path | None,
     vnnlib: Path | None,
     eps: str | None,
     data: str | None,
@@ -30,18 +34,20 @@ def export(
 ) -> None:
     """Export the model NAME.
 
-    --onnx writes the network with its normalisation. --vnnlib writes one property for each image ("the label holds
-    within --eps") and instances.csv, as verifier competitions lay them out; its images are the bundled ones of the
-    model's data set unless --data names others.
+    --onnx writes the network with its normalisation. --onnx-bounds writes the certifier itself, in float32: pixels and
+    eps in, logits and lower bounds of the margins out; an answer is certified where robust_margin > 0. --vnnlib writes
+    one property for each image ("the label holds within --eps") and instances.csv, as verifier competitions lay them
+    out; its images are the bundled ones of the model's data set unless --data names others.
     """
-    if onnx is None and vnnlib is None:
-        raise click.UsageError("Name what to write: --onnx FILE, --vnnlib FOLDER, or both.")
+    if onnx is None and onnx_bounds is None and vnnlib is None:
+        raise click.UsageError("Name what to write: --onnx FILE, --onnx-bounds FILE, --vnnlib FOLDER, or several.")
     if vnnlib is not None and eps is None:
         raise click.UsageError("--vnnlib needs --eps.")
     if eps is not None:
         parse_pixel_eps(eps)
-    if onnx is not None:
-        check_output_file(onnx)
+    for file in (onnx, onnx_bounds):
+        if file is not None:
+            check_output_file(file)
     if vnnlib is not None and vnnlib.exists() and not vnnlib.is_dir():
         raise InvalidInputError(f"{str(vnnlib)!r} is not a folder")
 
@@ -53,6 +59,11 @@ def export(
 
         export_onnx(model, onnx)
         click.echo(f"wrote {onnx}")
+    if onnx_bounds is not None:
+        from acert_zoo.bounds.onnx_bounds import export_onnx_bounds
+
+        export_onnx_bounds(model, onnx_bounds)
+        click.echo(f"wrote {onnx_bounds}")
     if vnnlib is not None:
         from acert_zoo.network.vnnlib import export_vnnlib
 

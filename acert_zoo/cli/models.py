@@ -18,21 +18,59 @@ SHOWN_CLASSES = 12
 
 
 @click.command("list")
+@click.argument("pattern", required=False)
 @click.option("--dataset", help="Only the models of this data set.")
+@click.option("--method", help="Only the models trained by this method.")
+@click.option("--where", multiple=True, metavar="CONDITION", help="Only models with, e.g., 'accuracy>70'; repeatable.")
+@click.option(
+    "--sort", metavar="FIELD", help="Order by, e.g., certified@2/255, the best first; -FIELD: the worst first."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def list_(dataset: str | None, as_json: bool) -> None:
-    """List the models of the zoo with their test-set figures."""
-    from acert_zoo.zoo.registry import list_models, model_info
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+def list_(
+    pattern: str | None,
+    dataset: str | None,
+    method: str | None,
+    where: tuple[str, ...],
+    sort: str | None,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """List the models of the zoo with their test-set figures.
 
-    infos = [model_info(name) for name in list_models(dataset)]
+    PATTERN, --dataset and --method take wildcards: acert-zoo list 'cifar10_*'. Fields of --where and --sort: name,
+    dataset, method, kind, kappa, accuracy, acr, acr_percent, certified@EPS, eps_max, parameters, size, hours, rounding,
+    verifier, arch, license, version. A name starting with - is given as --sort=-accuracy.
+    """
+    from acert_zoo.zoo.registry import select_models
+
+    if as_json and as_csv:
+        raise click.UsageError("Give --json or --csv, not both.")
+    infos = select_models(pattern, dataset=dataset, method=method, where=where, sort=sort)
     if as_json:
         print_json({"models": [info.to_dict() for info in infos]})
-        return
-    if not infos:
+    elif as_csv:
+        _print_csv(infos)
+    elif not infos:
         click.echo("No models.", err=True)
-        return
-    columns = ("model", "data set", "method", "kappa", "accuracy %", "ACR % of eps_max", "certified % at eps")
-    print_table(columns, [_row(info) for info in infos], right=("kappa", "accuracy %", "ACR % of eps_max"))
+    else:
+        columns = ("model", "data set", "method", "kappa", "accuracy %", "ACR % of eps_max", "certified % at eps")
+        print_table(columns, [_row(info) for info in infos], right=("kappa", "accuracy %", "ACR % of eps_max"))
+
+
+def _print_csv(infos: list[ModelInfo]) -> None:
+    """One line a model, with the columns of `acert_zoo.leaderboard`."""
+    import csv
+    import io
+
+    from acert_zoo.zoo.leaderboard import leaderboard_row
+
+    rows = [leaderboard_row(info) for info in infos]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    click.echo(text.getvalue(), nl=False)
 
 
 @click.command()

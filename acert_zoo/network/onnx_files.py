@@ -90,7 +90,7 @@ def _proto(onnx: Any, network: Network, shape: tuple[int, ...]) -> Any:
     axes = [v.dim() for v in network.run(torch.zeros(1, *shape))]
     for index, step in enumerate(network.steps, 1):
         inputs = [value(i) for i in step.inputs]
-        operators = _operators(step, f"step_{index}", inputs, value(index), axes[index], constant)
+        operators = step_operators(step, f"step_{index}", inputs, value(index), axes[index], constant)
         for operator, names, attributes, output in operators:
             nodes.append(helper.make_node(operator, names, [output], name=output, **attributes))
     graph = helper.make_graph(
@@ -106,7 +106,7 @@ def _proto(onnx: Any, network: Network, shape: tuple[int, ...]) -> Any:
     return proto
 
 
-def _operators(
+def step_operators(
     step: Step, name: str, inputs: list[str], output: str, axes: int, constant: Any
 ) -> list[tuple[Any, ...]]:
     """(operator, inputs, attributes, output) of each ONNX node of a step."""

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from acert_zoo.network.torch_defaults import under_standard_defaults
 from acert_zoo.network.tracing import trace
 from acert_zoo.rounding import BoundMethod, RoundingLevel
 from acert_zoo.zoo import resolve, weights
+from acert_zoo.zoo.display import info_html
 from acert_zoo.zoo.download import DownloadOptions
 from acert_zoo.zoo.expected_logits import check_expected_logits, compute_expected_logits
 from acert_zoo.zoo.meta_network import check_tensors, network_without_weights
@@ -60,6 +62,16 @@ class AcertModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(images)
+
+    def __repr__(self) -> str:
+        name = repr(self.info.versioned_name) if self.info is not None else type(self.classifier).__name__
+        return f"AcertModel({name}, {tuple(self.input_shape)} -> {self.num_classes}, {self._parameters_text()})"
+
+    def _repr_html_(self) -> str:
+        return f"<code>{escape(repr(self))}</code>" if self.info is None else info_html(self.info)
+
+    def _parameters_text(self) -> str:
+        return f"{sum(p.numel() for p in self.classifier.parameters()):,} parameters"
 
     @property
     def layers(self) -> nn.Module:

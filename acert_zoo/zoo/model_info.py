@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from acert_zoo.errors import InvalidInputError, UnknownNameError
+from acert_zoo.zoo.display import info_html, info_text
 
 KINDS = ("model", "cascade")
 METRICS = ("accuracy", "acr", "acr_percent", "certified_accuracy")
@@ -130,6 +131,12 @@ class ModelInfo:
                 raise InvalidInputError(f"{self.name}: {key} is an object, got {value!r}")
         if self.file is not None:
             _check_relative(self.name, self.file)
+
+    def __repr__(self) -> str:
+        return info_text(self)
+
+    def _repr_html_(self) -> str:
+        return info_html(self)
 
     @property
     def versioned_name(self) -> str:

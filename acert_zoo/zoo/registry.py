@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from acert_zoo._files import locked, read_text, write_atomically
 from acert_zoo.errors import InvalidInputError, UnknownNameError
 from acert_zoo.exact_numbers import parse_eps
 from acert_zoo.zoo.model_info import HubLocation, Metric, ModelInfo
+from acert_zoo.zoo.selection import select
 
 __all__ = [
     "REGISTRY_PATH",
@@ -31,6 +32,7 @@ __all__ = [
     "list_models",
     "model_info",
     "read_registry",
+    "select_models",
     "set_hub",
 ]
 
@@ -71,19 +73,46 @@ def _parse(text: str) -> tuple[ModelInfo, ...]:
     return tuple(models)
 
 
-def list_models(dataset: str | None = None, *, all_versions: bool = False) -> list[str]:
-    """Names of the registered checkpoints, sorted.
+def list_models(
+    pattern: str | None = None,
+    *,
+    dataset: str | None = None,
+    method: str | None = None,
+    where: str | Sequence[str] = (),
+    sort: str | None = None,
+    all_versions: bool = False,
+) -> list[str]:
+    """Names of the registered checkpoints, sorted by name unless `sort` says otherwise.
 
     Args:
-        dataset: only those of this data set.
+        pattern: only names that match, with wildcards: "cifar10_*".
+        dataset, method: only those, wildcards allowed.
+        where: only those for which the condition, or all of several, holds: "accuracy>70", "certified@2/255>=30".
+        sort: a field such as "certified@2/255": the best first; "-accuracy" turns the order round.
         all_versions: every version, as `name.vN`; by default each name once (it means its newest version).
+
+    Raises:
+        UnknownNameError: a name, data set, method or field that does not exist; InvalidInputError: no condition.
     """
+    chosen = select_models(pattern, dataset=dataset, method=method, where=where, sort=sort, all_versions=all_versions)
+    return [m.versioned_name if all_versions else m.name for m in chosen]
+
+
+def select_models(
+    pattern: str | None = None,
+    *,
+    dataset: str | None = None,
+    method: str | None = None,
+    where: str | Sequence[str] = (),
+    sort: str | None = None,
+    all_versions: bool = False,
+) -> list[ModelInfo]:
+    """The records behind `list_models`, by default the newest version of each name."""
     models = _bundled()
-    known = {m.dataset for m in models if m.dataset}
-    if dataset is not None and dataset not in known:
-        raise UnknownNameError.near("data set of a model", dataset, known)
-    chosen = [m for m in models if dataset in (None, m.dataset)]
-    return [m.versioned_name for m in chosen] if all_versions else sorted({m.name for m in chosen})
+    newest = {m.name: m for m in models}
+    return select(
+        models if all_versions else newest.values(), pattern, dataset=dataset, method=method, where=where, sort=sort
+    )
 
 
 def model_info(name: str) -> ModelInfo:

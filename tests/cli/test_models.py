@@ -28,6 +28,18 @@ def test_list_by_data_set(zoo: str) -> None:
     refused("cifar10", "list", "--dataset", "cifar")
 
 
+def test_list_filters_sorts_and_prints_csv(zoo: str) -> None:
+    assert (
+        zoo in run("list", "tiny_*", "--where", "accuracy>50", "--sort", "certified@2/255", "--method", "acert").stdout
+    )
+    assert run("list", "--where", "accuracy>60").stderr == "No models.\n"
+    header, row = run("list", "--csv").stdout.splitlines()
+    cells = dict(zip(header.split(","), row.split(","), strict=True))
+    assert (cells["name"], cells["accuracy"], cells["certified@2/255"]) == (zoo, "54.3", "41.1")
+    refused("FIELD OPERATOR VALUE", "list", "--where", "accuracy")
+    refused("not both", "list", "--json", "--csv")
+
+
 def test_list_as_json_is_the_registry(zoo: str) -> None:
     (record,) = json.loads(run("list", "--json").stdout)["models"]
     assert record["name"] == zoo

@@ -68,6 +68,18 @@ def test_one_third_is_rounded_down() -> None:
     assert decimal_down(it.accuracy, 2) == "66.66"
 
 
+def test_figures_of_each_class_by_hand() -> None:
+    it = evaluation([0.0, 0.01, 0.04, 0.0], [False, True, True, True], label=np.array([0, 0, 2, 2]))
+    first, second, third = it.classes()[:3]
+    assert first == {"class": 0, "n": 2, "correct": 1, "certified": {"2/255": 1, "8/255": 0}}
+    assert second["n"] == 0
+    assert third == {"class": 2, "n": 2, "correct": 2, "certified": {"2/255": 1, "8/255": 1}}
+    assert sum(c["certified"]["2/255"] for c in it.classes()) == it.certified_accuracy("2/255") * 4 / 100
+    assert evaluation([0.0], [False]).classes() == []
+    with pytest.raises(InvalidInputError, match="one label each"):
+        evaluation([0.0], [False], label=np.array([0, 1]))
+
+
 def test_metrics_carry_their_provenance() -> None:
     metrics = evaluation([0.1, 0.0], [True, False]).metrics()
     assert [(m["metric"], m["eps"]) for m in metrics] == [

@@ -105,9 +105,9 @@ def test_near_names_and_data_sets(path: Path) -> None:
     registry.add_record(path, RECORD)
     with pytest.raises(UnknownNameError, match="did you mean cifar10_kappa025"):
         registry.model_info("cifar_kappa025")
-    assert registry.list_models("cifar10") == ["cifar10_kappa025"]
+    assert registry.list_models(dataset="cifar10") == ["cifar10_kappa025"]
     with pytest.raises(UnknownNameError, match="cifar10"):
-        registry.list_models("cifar100")
+        registry.list_models(dataset="cifar100")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,139 @@
+"""The HTML pages, from Jinja2 templates."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from acert_zoo._version import __version__
+from acert_zoo.errors import MissingDependencyError
+from acert_zoo.exact_numbers import parse_eps
+from acert_zoo.gallery.evaluations import StoredEvaluation, wilson_interval
+from acert_zoo.gallery.image_wall import sample_facts
+from acert_zoo.gallery.wording import METHOD_TITLES, TERMS
+from acert_zoo.zoo.model_info import Metric, ModelInfo
+
+TEMPLATES = Path(__file__).with_name("templates")
+NAVIGATION = (
+    ("index.html", "Trade-off"),
+    ("wall.html", "Image wall"),
+    ("prove.html", "Prove it here"),
+    ("compare.html", "Compare your own"),
+)
+
+
+class Pages:
+    """Renders pages; `tag` is the git tag that torch.hub snippets name."""
+
+    def __init__(self, tradeoff: dict[str, Any], tag: str = f"v{__version__}") -> None:
+        try:
+            from jinja2 import Environment, FileSystemLoader, StrictUndefined
+        except ImportError as error:
+            raise MissingDependencyError("the gallery needs Jinja2: pip install 'acert-zoo[site]'") from error
+        self.environment = Environment(
+            loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        )
+        self.environment.filters |= {"down": _down, "thousands": lambda n: f"{n:,}", "clock": _clock}
+        self.environment.globals["unique"] = count().__next__
+        self.environment.globals |= {
+            "navigation": NAVIGATION,
+            "terms": TERMS,
+            "methods": METHOD_TITLES,
+            "version": __version__,
+            "tag": tag,
+        }
+        self.tradeoff = tradeoff
+        self.datasets = {d["name"]: d for d in tradeoff["datasets"]}
+
+    def index(self) -> str:
+        return self._render("index.html", models=sum(len(d["models"]) for d in self.datasets.values()))
+
+    def compare(self) -> str:
+        return self._render("compare.html")
+
+    def wall(self) -> str:
+        """The image wall's page; its bars are full at 1.5 eps_max."""
+        datasets = []
+        for name, d in self.datasets.items():
+            models = [{"name": m["name"]} for m in d["models"]]
+            shown = next((m["name"] for m in d["models"] if m["method"] == "acert"), models[0]["name"])
+            facts = {**sample_facts(name), "name": name, "grey_levels": d["grey_levels"], "full": self._reach(name)}
+            datasets.append({**facts, "models": models, "shown": shown})
+        return self._render("wall.html", data={"datasets": datasets})
+
+    def prove(self, models: list[dict[str, Any]]) -> str:
+        """The page of proofs; `models` are {"name", "dataset", "input_shape", "bytes"}."""
+        names = dict.fromkeys(m["dataset"] for m in models)
+        datasets = {}
+        for name in names:
+            d = self.datasets[name]
+            grid = {key: d[key] for key in ("grey_levels", "step", "last", "reported")}
+            datasets[name] = {**sample_facts(name), **grid}
+        shown = next((m["name"] for m in models if m["name"] == "mnist_kappa000"), models[0]["name"])
+        return self._render("prove.html", data={"models": models, "datasets": datasets, "shown": shown})
+
+    def model(self, info: ModelInfo, versions: list[ModelInfo], stored: StoredEvaluation, provable: bool) -> str:
+        dataset = self.datasets[str(info.dataset)]
+        row = next(m for m in dataset["models"] if m["name"] == info.name)
+        kept = {key: value for key, value in dataset.items() if key not in ("models", "fronts", "acr_fronts")}
+        return self._render(
+            "model.html",
+            root="../",
+            info=info,
+            versions=versions,
+            stored=stored,
+            provable=provable,
+            figures=[_figure(m) for m in info.metrics],
+            classes=self._classes(info, stored),
+            title=dataset["title"],
+            curve={"dataset": kept, "model": row},
+            members=info.recipe.get("members", ()),
+            gates=info.recipe.get("gates", ()),
+        )
+
+    def _classes(self, info: ModelInfo, stored: StoredEvaluation) -> list[dict[str, Any]]:
+        names = sample_facts(str(info.dataset))["classes"]
+        return [
+            {"name": names[c["class"]], "n": c["n"], "correct": Fraction(100 * c["correct"], c["n"])}
+            | {"certified": {eps: Fraction(100 * k, c["n"]) for eps, k in c["certified"].items()}}
+            for c in stored.classes
+            if c["n"]
+        ]
+
+    def _reach(self, dataset: str) -> float:
+        return 1.5 * float(parse_eps(self.datasets[dataset]["eps_max"]))
+
+    def _render(self, template: str, **values: Any) -> str:
+        values = {"root": "", "page": template, "datasets": list(self.datasets.values()), **values}
+        return self.environment.get_template(template).render(**values)
+
+
+def _figure(m: Metric) -> dict[str, Any]:
+    """One row of a model's table of figures: what it is, its value, confidence interval, and who says so."""
+    titles = {"accuracy": "natural accuracy", "acr": "mean radius, pixel units", "acr_percent": f"ACR, % of {m.eps}"}
+    interval = None
+    if m.unit == "%" and m.metric != "acr_percent":
+        low, high = wilson_interval(round(m.value * m.n / 100), m.n)
+        interval = f"{low:.1f} to {high:.1f} %"
+    return {
+        "title": titles.get(m.metric, f"{m.metric.replace('_', ' ')} at {m.eps}"),
+        "value": f"{_down(m.value)} %" if m.unit == "%" else _down(m.value, 6),
+        "interval": interval,
+        "proof": ", ".join(filter(None, (m.method, m.rounding))),
+        "n": m.n,
+    }
+
+
+def _down(value: float | Fraction, digits: int = 2) -> str:
+    """`value`, read as the decimal it prints as, cut to `digits` decimals."""
+    exact = value if isinstance(value, Fraction) else Fraction(repr(float(value)))
+    whole, rest = divmod(exact * 10**digits // 1, 10**digits)
+    return f"{whole}.{rest:0{digits}d}"
+
+
+def _clock(seconds: float) -> str:
+    """ "1 h 22 min", "4 min"."""
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

@@ -1,0 +1,98 @@
+// The trade-off chart: natural accuracy against certified accuracy (or ACR), one point a model.
+import { line, symbol, symbolCircle, symbolCross, symbolDiamond, symbolSquare, symbolStar, symbolTriangle, symbolWye } from "d3-shape";
+import { frame } from "./axes.js";
+import { down, element, svg } from "./dom.js";
+
+const SHAPES = { acert: symbolCircle, ibp: symbolSquare, cascade: symbolDiamond, standard: symbolTriangle, "crown-ibp": symbolCross, sabr: symbolWye, own: symbolStar };
+const KNOWN = Object.keys(SHAPES);
+const PUBLISHED = [symbolCircle, symbolSquare, symbolDiamond, symbolTriangle, symbolCross, symbolWye];
+
+/** The CSS class that colours a method. */
+export const methodClass = (method) => `m-${KNOWN.includes(method) ? method : "other"}`;
+
+/** The marker of a method, for legends. */
+export function marker(method, size = 90) {
+  return svg("path", { d: symbol(SHAPES[method] ?? symbolWye, size)(), class: `mark ${methodClass(method)}` });
+}
+
+/**
+ * Draws into `host`.
+ * points: {x, y, attacked, method, family, kappa, title, lines: [text], href}; fronts: {title, method, points: [{x, y, attacked}]}.
+ */
+export function drawScatter(host, { points, fronts, xTitle, yTitle, label }) {
+  const all = [...points, ...fronts.flatMap((f) => f.points)];
+  const xs = all.map((p) => p.x);
+  const highest = Math.max(5, ...all.flatMap((p) => [p.y, p.attacked ?? 0]));
+  const low = Math.max(0, Math.floor(Math.min(100, ...xs) / 5) * 5 - 2);
+  const chart = frame(host, {
+    x: { domain: [low, Math.min(100, Math.ceil(Math.max(low + 5, ...xs) / 5) * 5 + 1)], title: xTitle },
+    y: { domain: [0, Math.min(100, highest * 1.08)], title: yTitle },
+    height: Math.max(330, Math.min(470, host.clientWidth * 0.62)),
+    label,
+  });
+  const { root, sx, sy } = chart;
+  const path = line((p) => sx(p.x), (p) => sy(p.y));
+  const tip = element("div", { class: "tip", role: "status", hidden: true });
+
+  fronts.forEach((front, index) => {
+    const group = svg("g", { class: "published" });
+    const ordered = front.points.toSorted((a, b) => a.x - b.x);
+    if (ordered.length > 1) group.append(svg("path", { d: path(ordered), class: "front" }));
+    for (const p of ordered) {
+      if (p.attacked) group.append(gap(chart, p));
+      group.append(svg("path", { d: symbol(PUBLISHED[index % PUBLISHED.length], 34)(), transform: `translate(${sx(p.x)},${sy(p.y)})`, class: "dot" }));
+      group.lastChild.addEventListener("pointerenter", () => show(p, front.title, p.lines));
+    }
+    const last = ordered.at(-1);
+    group.append(svg("text", { x: sx(last.x) + 6, y: sy(last.y) - 6, class: "front-label" }, front.label));
+    root.append(group);
+  });
+
+  const families = Map.groupBy(points.filter((p) => p.family), (p) => p.family);
+  for (const members of families.values()) {
+    const ordered = members.toSorted((a, b) => (a.kappa ?? 0) - (b.kappa ?? 0) || a.x - b.x);
+    root.append(svg("path", { d: path(ordered), class: `family ${methodClass(members[0].method)}` }));
+  }
+  for (const p of points) if (p.attacked) root.append(gap(chart, p));
+  for (const p of points.toSorted((a, b) => a.x - b.x)) {
+    const dot = svg("a", { href: p.href, transform: `translate(${sx(p.x)},${sy(p.y)})`, "aria-label": `${p.title}: ${p.lines.join(", ")}`, class: p.own ? "own" : null });
+    dot.append(svg("circle", { r: 13, class: "target" }), marker(p.own ? "own" : p.method, p.own ? 200 : 110));
+    for (const event of ["pointerenter", "focus"]) dot.addEventListener(event, () => show(p, p.title, p.lines));
+    dot.addEventListener("blur", hide);
+    root.append(dot);
+  }
+  root.addEventListener("pointerleave", hide);
+  host.replaceChildren(root, tip);
+  declutter(root);
+
+  function show(p, title, lines) {
+    tip.hidden = false;
+    tip.replaceChildren(element("strong", {}, title), ...lines.map((text) => element("div", {}, text)));
+    const left = Math.min(sx(p.x) + 14, chart.width - tip.offsetWidth - 4);
+    const above = sy(p.y) - tip.offsetHeight - 12;
+    Object.assign(tip.style, { left: `${Math.max(2, left)}px`, top: `${above > 0 ? above : sy(p.y) + 16}px` });
+  }
+  function hide() {
+    tip.hidden = true;
+  }
+}
+
+/** The stretch between what is certified and what attacks leave: the truth lies somewhere on it. */
+function gap({ sx, sy }, p) {
+  return svg("line", { x1: sx(p.x), x2: sx(p.x), y1: sy(p.y), y2: sy(p.attacked), class: `gap ${p.method ? methodClass(p.method) : ""}` });
+}
+
+/** Hides labels of published fronts that would lie on each other. */
+function declutter(root) {
+  const kept = [];
+  for (const label of root.querySelectorAll(".front-label")) {
+    const box = label.getBBox();
+    if (box.x + box.width > root.viewBox.baseVal.width) label.setAttribute("x", root.viewBox.baseVal.width - box.width - 2);
+    const mine = label.getBBox();
+    const clash = kept.some((k) => mine.x < k.x + k.width && k.x < mine.x + mine.width && mine.y < k.y + k.height && k.y < mine.y + mine.height);
+    if (clash) label.remove();
+    else kept.push(mine);
+  }
+}
+
+export const percent = (value) => `${down(value)} %`;

@@ -1,0 +1,77 @@
+// Reading the trade-off document: figures of a model at a stop of the slider, published fronts there.
+import { down, thousands } from "./dom.js";
+
+/** The radius at stop k, as people write it. */
+export function epsText(dataset, k) {
+  const value = (k * dataset.step).toFixed(6).replace(/\.?0+$/, "");
+  return dataset.grey_levels ? `${value || 0}/255` : value || "0";
+}
+
+/** Certified accuracy in percent at stop k, from the stored radii (exact counts). */
+export const certifiedAt = (model, k) => (100 * model.counts[k]) / model.n;
+
+/** Attacked accuracy recorded at stop k, or undefined. */
+export const attackedAt = (model, k) => model.attacked?.find((m) => m.stop === k)?.value;
+
+/** Half the width of the 95 % interval of a share (percent) of n images, in points. */
+export function halfInterval(share, n) {
+  const p = share / 100;
+  return 196 * Math.sqrt((p * (1 - p)) / n + 0.9604 / n ** 2);
+}
+
+/** The models as points at stop k; `measure` is "certified" or "acr". */
+export function modelPoints(dataset, methods, models, k, measure, modelHref) {
+  return models.map((m) => {
+    const certified = certifiedAt(m, k);
+    const eps = epsText(dataset, k);
+    const interval = halfInterval(certified, m.n);
+    return {
+      x: m.accuracy,
+      y: measure === "acr" ? m.acr : certified,
+      attacked: measure === "acr" ? undefined : attackedAt(m, k),
+      method: m.method,
+      own: m.own,
+      family: m.own || m.kind === "cascade" || m.kappa === null || m.method === "standard" ? null : `${m.method} ${m.eps_max}`,
+      kappa: m.kappa,
+      title: m.name,
+      lines: [
+        `${methods[m.method] ?? m.method}${m.kappa === null || m.kappa === undefined ? "" : `, kappa ${m.kappa}`}`,
+        `natural ${down(m.accuracy)} %`,
+        `certified at ${eps}: ${down(certified)} % ± ${interval.toFixed(1)} (${thousands(m.n)} images)`,
+        `ACR ${down(m.acr)} % of ${dataset.eps_max}`,
+      ],
+      href: modelHref(m),
+    };
+  });
+}
+
+/** Published fronts for this measure at stop k. */
+export function publishedFronts(dataset, k, measure, network) {
+  if (measure === "acr") {
+    return dataset.acr_fronts.map((f) => ({
+      title: `${f.method} (published)`,
+      label: f.method,
+      source: f.source,
+      url: f.url,
+      points: f.points.map(([x, y]) => ({ x, y, lines: [`natural ${x} %`, `ACR ${y} % of ${f.eps_max}`, f.source] })),
+    }));
+  }
+  return dataset.fronts
+    .filter((f) => f.stop === k && (f.network === network || f.network === "other"))
+    .map((f) => ({
+      title: `${f.method} (published)`,
+      label: f.tuned_on === "validation" ? `${f.method}, val.` : f.method,
+      source: f.source,
+      url: f.url,
+      points: f.points.map(([x, y, attacked]) => ({
+        x,
+        y,
+        attacked: attacked ?? undefined,
+        lines: [
+          `natural ${x} %, certified ${y} %${attacked ? `, attacked ${attacked} %` : ""}`,
+          [f.network.toUpperCase(), f.verifier, f.n && `${thousands(f.n)} images`, f.tuned_on && `tuned on ${f.tuned_on} images`].filter(Boolean).join(", "),
+          f.source,
+        ],
+      })),
+    }));
+}

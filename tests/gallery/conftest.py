@@ -1,0 +1,100 @@
+"""A small gallery, built once, and a browser to look at it."""
+
+from __future__ import annotations
+
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acert_zoo.gallery.build import CHECKOUT, build_site
+
+MODELS = ("mnist_kappa000", "mnist_cascade", "cifar10_kappa025")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ARGUMENTS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The gallery of MODELS; skips where its scripts cannot be bundled (no Node.js, or npm's packages are not here)."""
+    pytest.importorskip("jinja2")
+    pytest.importorskip("onnx")
+    if shutil.which("node") is None:
+        pytest.skip("Node.js is not installed")
+    if not (CHECKOUT / "site" / "node_modules").is_dir():
+        pytest.skip("npm's packages are not fetched: run npm ci in the folder site")
+    dest = tmp_path_factory.mktemp("gallery") / "site"
+    build_site(dest, names=MODELS)
+    return dest
+
+
+@pytest.fixture(scope="session")
+def address(site: Path) -> Iterator[str]:
+    """Where a server on this machine offers the site."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(site))
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; skips where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    executable = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if executable is None:
+        pytest.skip(f"no browser is installed (looked for {', '.join(BROWSERS)})")
+    with playwright.sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=executable, headless=True, args=ARGUMENTS.split())
+        yield chromium
+        chromium.close()
+
+
+class Complaints:
+    """What a page complained of: errors on its console, exceptions, requests that failed or left this machine."""
+
+    def __init__(self, page: Any, address: str) -> None:
+        self.found: list[str] = []
+        self.script_bytes = 0
+        page.on("console", lambda m: self.found.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: self.found.append(str(error)))
+        page.on("requestfailed", lambda request: self.found.append(f"failed: {request.url}"))
+        page.on(
+            "request", lambda r: None if r.url.startswith((address, "blob:", "data:")) else self.found.append(r.url)
+        )
+        page.on("response", self._response)
+
+    def _response(self, response: Any) -> None:
+        if response.status >= 400:
+            self.found.append(f"{response.status}: {response.url}")
+        if response.request.resource_type == "script":
+            self.script_bytes += int(response.headers.get("content-length", 0))
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """A fresh page; the test fails where it complains. `page.complaints` tells of what."""
+    context = browser.new_context(viewport={"width": 1100, "height": 800}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    page.complaints = Complaints(page, address)
+    yield page
+    complaints = page.complaints.found
+    context.close()
+    assert complaints == []
