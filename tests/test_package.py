@@ -158,9 +158,9 @@ def test_changelog_begins_with_this_version() -> None:
 def test_pages_name_a_source_that_pip_can_install() -> None:
     """Nothing is on PyPI yet: README, docs and cards name what pip takes until then."""
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "model_cards").glob("*.md"))]
-    text = {page.name: page.read_text(encoding="utf-8") for page in pages}
+    text = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in pages}
     assert [
         name for name, content in text.items() if re.search(r"pip install ['\"]?acert-zoo(\[\w+\])?['\"`]", content)
     ] == []
     assert f"pip install {SOURCE}\n" in text["README.md"].replace("  # or", "\n")
-    assert f"`pip install {SOURCE}`" in text["mnist_kappa000.md"]
+    assert f"`pip install {SOURCE}`" in text["model_cards/mnist_kappa000.md"]
