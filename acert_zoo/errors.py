@@ -59,9 +59,5 @@ class MissingDependencyError(AcertZooError, ImportError):
     """An optional package is not installed; the message holds the exact install command."""
 
 
-class UnprovedRoundingWarning(UserWarning):
-    """Bounds come from auto-LiRPA alone, in floating point: nothing is proved about their rounding."""
-
-
 class DatasetNotFoundError(AcertZooError, FileNotFoundError):
     """A data set is not on this machine; the message says how to get it."""

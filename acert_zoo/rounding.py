@@ -59,12 +59,12 @@ class RoundingLevel(_Name):
 
 
 PROVED_LEVELS: Final = (RoundingLevel.REAL_SOUND, RoundingLevel.FLOAT32_DEPLOYED)
-# What can be asked for. float64 is only recorded, where a library has bounded a float64 module.
+# What can be asked for. float64 is only recorded, in old files.
 SELECTABLE_LEVELS: Final = (RoundingLevel.FLOAT32, *PROVED_LEVELS)
 
 
 class BoundMethod(_Name):
-    """How margins are bounded, in order of cost. What auto-LiRPA alone has bounded is recorded as "lirpa-..."."""
+    """How margins are bounded, in order of cost."""
 
     IBP = "ibp"
     CROWN_IBP = "crown-ibp"

@@ -14,11 +14,28 @@ from torch import Tensor, nn
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.data.checks import check_eval_mode, check_images, uncompiled
 from acert_zoo.exact_numbers import parse_pixel_eps, round_down, round_up
+from acert_zoo.network import known_layers
+from acert_zoo.network.graph import same_network
+from acert_zoo.network.module_state import ModuleState
+from acert_zoo.network.reading import Reading, read
 from acert_zoo.network.torch_defaults import under_standard_defaults
 from acert_zoo.network.tracing import trace
 from acert_zoo.rounding import RoundingLevel
 
-_cache: weakref.WeakKeyDictionary[nn.Module, dict[str, tuple[Any, RigorousNetwork]]] = weakref.WeakKeyDictionary()
+
+@dataclass
+class _Kept:
+    """What is kept of a module between calls: its reading, and the float64 copies of the network, by level.
+
+    `state` is None for a module of known layers, which is read anew in every call.
+    """
+
+    reading: Reading
+    state: ModuleState | None
+    rigorous: dict[str, RigorousNetwork]
+
+
+_cache: weakref.WeakKeyDictionary[nn.Module, _Kept] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -58,8 +75,10 @@ def predict_certified(
 ) -> CertifiedPrediction:
     """Labels, and whether each is proved not to change within `eps`.
 
-    The float64 copy of the network is kept between calls, until a parameter is changed (by an operation that torch's
-    version counters see: everything but edits through `.data`).
+    The float64 copy of the network is kept between calls as long as the module is the same, which is looked at in every
+    call: modules of known layers are read again and compared number by number, of others every tensor's contents,
+    hooks, attributes and submodules are compared. Such modules are also held against their network at the images and
+    inside the boxes (`acert_zoo.network.agreement`).
 
     Args:
         model: a model of the zoo, a cascade, or another supported classifier, in eval mode, on the CPU.
@@ -75,29 +94,38 @@ def predict_certified(
     images, _ = check_images(images, None, getattr(model, "input_shape", None))
     module = uncompiled(model, rounding)
     own = getattr(module, "prover", None)  # a model that is no single network proves its answers itself
-    prover = own(rounding=rounding) if callable(own) else _rigorous(module, rounding, images)
-    label = model(images).argmax(1)
+    kept = None if callable(own) else _kept(module, tuple(images.shape[1:]))
+    prover = _rigorous(kept, rounding) if kept is not None else own(rounding=rounding)  # type: ignore[misc]
+    logits = model(images) if kept is None else kept.reading.agreement.images(images)
+    label = logits.argmax(1)
     wanted = torch.full((len(images),), round_up(exact), dtype=torch.float64)
     certified = prover.proves(images, label, wanted)
     radius = torch.where(certified, torch.tensor(round_down(exact), dtype=torch.float64), 0.0)
+    if kept is not None:
+        kept.reading.agreement.boxes(images, radius)
     return CertifiedPrediction(label, certified, radius, exact, rounding)
 
 
-def _rigorous(model: nn.Module, rounding: str, images: Tensor) -> RigorousNetwork:
-    state = _state(model)
-    kept = _cache.setdefault(model, {})
-    if rounding not in kept or kept[rounding][0] != state:
-        shape = getattr(model, "input_shape", None) or tuple(images.shape[1:])
-        kept[rounding] = (state, RigorousNetwork(trace(model, shape).detach(), rounding))
-    return kept[rounding][1]
+def _kept(model: nn.Module, shape: tuple[int, ...]) -> _Kept:
+    """The module's reading: the one of the last call, if nothing has changed since."""
+    check_eval_mode(model)
+    kept = _cache.get(model)
+    if kept is not None and _unchanged(kept, model):
+        return kept
+    known = known_layers.is_known(model)
+    state = None if known else ModuleState(model)
+    kept = _Kept(read(model, getattr(model, "input_shape", None) or shape), state, {})
+    _cache[model] = kept
+    return kept
 
 
-def _state(model: nn.Module) -> list[tuple[int, int]]:
-    """What changes when a weight does; one walk over the modules, which are also checked to be in eval mode."""
-    state = []
-    for module in model.modules():
-        if module.training:
-            check_eval_mode(model)
-        for tensors in (module._parameters, module._buffers):
-            state += [(t.data_ptr(), t._version) for t in tensors.values() if t is not None]
-    return state
+def _unchanged(kept: _Kept, model: nn.Module) -> bool:
+    if kept.state is not None:
+        return kept.state.unchanged(model)
+    return known_layers.is_known(model) and same_network(kept.reading.network, trace(model))
+
+
+def _rigorous(kept: _Kept, rounding: str) -> RigorousNetwork:
+    if rounding not in kept.rigorous:
+        kept.rigorous[rounding] = RigorousNetwork(kept.reading.network, rounding)
+    return kept.rigorous[rounding]

@@ -11,17 +11,29 @@ from torch import Tensor
 from acert_zoo.bounds.certifier import BatchCertificates
 from acert_zoo.bounds.radius_search import RadiusSearch
 from acert_zoo.errors import InvalidInputError
+from acert_zoo.network.agreement import Agreement
 from acert_zoo.network.digest import network_sha256
 from acert_zoo.network.graph import Network
 from acert_zoo.rounding import BoundMethod, RoundingLevel
 
 
 class NetworkCertifier:
-    """Certifies a single network: IBP radii, and on request CROWN-family radii where those are larger."""
+    """Certifies a single network: IBP radii, and on request CROWN-family radii where those are larger.
+
+    With an `agreement` the module that the network was read from is held against it at every image, and at points of
+    every certified box.
+    """
 
     def __init__(
-        self, network: Network, input_shape: Sequence[int] | None, method: str, rounding: str, budget: float | None
+        self,
+        network: Network,
+        input_shape: Sequence[int] | None,
+        method: str,
+        rounding: str,
+        budget: float | None,
+        agreement: Agreement | None = None,
     ) -> None:
+        self.agreement = agreement
         dtype = network.head.weight.dtype
         if dtype != torch.float32:
             raise InvalidInputError(
@@ -37,6 +49,8 @@ class NetworkCertifier:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, labels: Tensor | None) -> BatchCertificates:
+        if self.agreement is not None:
+            self.agreement.images(images)
         logits = self.network(images.to(self.search.device)).cpu()
         prediction = logits.argmax(1)
         label = prediction if labels is None else labels
@@ -45,6 +59,8 @@ class NetworkCertifier:
         method, roundings = [str(BoundMethod.IBP)] * len(label), [str(self.level)] * len(label)
         if self.method != BoundMethod.IBP:
             radius, margin = self._improve(images, label, prediction, radius, margin, method, roundings)
+        if self.agreement is not None:
+            self.agreement.boxes(images, radius)
         return BatchCertificates(radius, margin, prediction, label, method, roundings)
 
     def _improve(

@@ -1,7 +1,7 @@
 """What must hold before a rounding-sound bound means anything; each check raises an error that names what is wrong.
 
 `check_network` looks at a network's numbers, `check_backend` at the settings of torch. That a module is in eval mode is
-checked where it becomes a network (`acert_zoo/network/tracing.py`).
+checked where it becomes a network (`acert_zoo/network/reading.py`).
 """
 
 from __future__ import annotations

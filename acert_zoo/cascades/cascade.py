@@ -7,6 +7,7 @@ in `cascades/certificate.py`.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -32,6 +33,9 @@ from acert_zoo.errors import InvalidInputError, UnsoundSettingError, Unsupported
 from acert_zoo.exact_numbers import parse_eps, round_up
 from acert_zoo.network.digest import modules_sha256
 from acert_zoo.network.graph import BatchNorm, Network
+from acert_zoo.network.known_layers import is_known, is_plain
+from acert_zoo.network.module_state import ModuleState
+from acert_zoo.network.reading import read
 from acert_zoo.network.tracing import trace
 from acert_zoo.rounding import BoundMethod, RoundingLevel
 
@@ -82,9 +86,12 @@ class Cascade(nn.Module):
             if len(values) > 1:
                 raise InvalidInputError(f"members of a cascade differ in {attribute}: {sorted(values)}")
         self._gate_cache: dict[int, tuple[Any, Network, RigorousNetwork]] = {}
-        self._prover_cache: dict[str, tuple[Any, Any]] = {}
+        self._prover_cache: dict[str, tuple[ModuleState, Any, CascadeProver]] = {}
         for k in range(len(self.gates)):
-            self._gate(k)
+            if is_known(members[k]) or not members[k].training:
+                self._gate(k)
+            else:  # read again in eval mode, at its first use
+                trace(copy.deepcopy(members[k]).eval(), self.input_shape)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.answer(images).logits
@@ -137,18 +144,19 @@ class Cascade(nn.Module):
 
     def _gate(self, k: int) -> tuple[Network, RigorousNetwork]:
         """Member k's network and gate check; built again where the member's weights have changed."""
-        key = _state(self.members[k])
-        if k not in self._gate_cache or self._gate_cache[k][0] != key:
-            network = trace(self.members[k]).detach()
+        if k not in self._gate_cache or not self._gate_cache[k][0].unchanged(self.members[k]):
+            state, member = ModuleState(self.members[k]), self.members[k]
+            network = trace(member).detach() if is_known(member) else read(member, self.input_shape).network
             if any(isinstance(step, BatchNorm) for step in network.steps):
                 raise UnsupportedLayerError(f"member {k} has BatchNorm layers; gated members need them folded")
-            self._gate_cache[k] = (key, network, RigorousNetwork(network, constant=GATE_CONSTANT))
+            self._gate_cache[k] = (state, network, RigorousNetwork(network, constant=GATE_CONSTANT))
         return self._gate_cache[k][1:]
 
     def certifier(
         self, *, method: str = BoundMethod.IBP, rounding: str = RoundingLevel.REAL_SOUND, budget: float | None = None
     ) -> CascadeCertifier:
         """What `acert_zoo.certify` uses for a cascade (`budget` has no meaning here)."""
+        self.check_plain()
         return CascadeCertifier(self, method, rounding)
 
     def prover(self, *, rounding: str = RoundingLevel.REAL_SOUND) -> CascadeProver:
@@ -157,11 +165,25 @@ class Cascade(nn.Module):
         The `CascadeProver` is kept until a weight or a setting that it depends on changes.
         """
         check_eval_mode(self)
-        key = ([_state(m) for m in self.members], deployed_claimable())
+        self.check_plain()
+        settings = (deployed_claimable(), self.gates)
         kept = self._prover_cache.get(rounding)
-        if kept is None or kept[0] != key:
-            kept = self._prover_cache[rounding] = (key, CascadeProver(self, rounding))
-        return kept[1]
+        if kept is None or kept[1] != settings or not kept[0].unchanged(self.members):
+            state = ModuleState(self.members)
+            kept = self._prover_cache[rounding] = (state, settings, CascadeProver(self, rounding))
+        return kept[2]
+
+    def check_plain(self) -> None:
+        """Certificates are about this class's own forward.
+
+        Raises:
+            UnsoundSettingError: a subclass, a hook, or a method replaced on the instance.
+        """
+        if not is_plain(self, Cascade):
+            raise UnsoundSettingError(
+                f"this {type(self).__name__} is not certified as a cascade: it is a subclass, has forward hooks, or "
+                "one of its methods was replaced; certificates are about what Cascade itself computes"
+            )
 
     def predict_certified(
         self, images: Tensor, eps: str | float | Fraction, *, rounding: str = RoundingLevel.REAL_SOUND
@@ -240,9 +262,3 @@ class Cascade(nn.Module):
 
     def extra_repr(self) -> str:
         return f"gates=({', '.join(self.gate_texts)})"
-
-
-def _state(module: nn.Module) -> list[tuple[Any, ...]]:
-    """What changes when a weight does (edits through `.data` apart)."""
-    tensors = [*module.parameters(), *module.buffers()]
-    return [(t.data_ptr(), t._version, t.device, t.dtype) for t in tensors]

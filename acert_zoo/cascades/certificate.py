@@ -28,7 +28,8 @@ from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.bounds.root_finding import find_roots
 from acert_zoo.data.checks import check_eval_mode
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
-from acert_zoo.network.tracing import trace
+from acert_zoo.network.agreement import Agreement
+from acert_zoo.network.reading import read
 from acert_zoo.rounding import PROVED_LEVELS, BoundMethod, RoundingLevel
 
 if TYPE_CHECKING:  # a cascade makes its certifier, which asks it for members, gates and answers
@@ -42,19 +43,25 @@ SMALLEST_LAST = 1e-4  # a radius of the last member below this (1/39 of 1/255) i
 class _Member:
     """The rigorous checks of one member on one batch of images, with its labels there."""
 
-    def __init__(self, module: nn.Module, gate: float | None, rounding: str) -> None:
+    def __init__(
+        self, module: nn.Module, gate: float | None, rounding: str, input_shape: tuple[int, ...] | None
+    ) -> None:
         self.module = module
+        self.agreement: Agreement | None = None
         self.gate = None if gate is None else torch.tensor(gate, dtype=torch.float64)
         self.inner: RigorousNetwork | None = None  # P_1; of the last member at the level asked for
         self.outer: RigorousNetwork | None = None  # P_25 with the float32 terms, of gated members
         self.search: RadiusSearch | None = None
         try:
-            network = trace(module).detach()
+            reading = read(module, input_shape)
+            network = reading.network
             level = RoundingLevel.REAL_SOUND if gate is not None else rounding
             self.inner, self.search = RigorousNetwork(network, level), RadiusSearch(network, level)
-        except (UnsupportedLayerError, UnsoundSettingError):
+            self.agreement = reading.agreement
+        except (UnsupportedLayerError, UnsoundSettingError, InvalidInputError):
             if gate is not None:
                 raise
+            self.inner = self.search = None
             return  # the last member may be anything: then it contributes no radius of its own
         if gate is not None:
             try:
@@ -64,12 +71,16 @@ class _Member:
 
     def labels(self, images: Tensor) -> Tensor:
         """y_k: the argmax of the member's float32 logits."""
-        return self.module(images).argmax(1)
+        return self.logits(images).argmax(1)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """The member's own logits, held against the network that its bounds are about."""
+        return self.module(images) if self.agreement is None else self.agreement.images(images)
 
     def labels_and_proved(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(y_k, p_k), p_k = 0 where nothing is proved."""
         assert self.search is not None
-        logits = self.module(images)
+        logits = self.logits(images)
         labels = logits.argmax(1)
         return labels, self.search(images, labels, logits).radius
 
@@ -83,7 +94,7 @@ class _Member:
         index = index[robust_margin(self.search.network, images[index], labels[index], probe.float()) > 0]
         if len(index):
             x = images[index]
-            out[index] = self.search(x, labels[index], self.module(x)).radius
+            out[index] = self.search(x, labels[index], self.logits(x)).radius
         return out
 
     def kept_open(self, images: Tensor, labels: Tensor, proved: Tensor) -> Tensor:
@@ -145,7 +156,9 @@ class CascadeProver:
             raise InvalidInputError(f"cascades are certified at {' or '.join(PROVED_LEVELS)}, got {rounding!r}")
         self.cascade = cascade
         gates = [*cascade.gates, None]
-        self.members = [_Member(m, g, rounding) for m, g in zip(cascade.members, gates, strict=True)]
+        self.members = [
+            _Member(m, g, rounding, cascade.input_shape) for m, g in zip(cascade.members, gates, strict=True)
+        ]
 
     @torch.no_grad()
     def proves(self, images: Tensor, answers: Tensor, eps: Tensor) -> Tensor:

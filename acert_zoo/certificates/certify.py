@@ -19,7 +19,8 @@ from acert_zoo.certificates.results import Certificates, utc_now
 from acert_zoo.certificates.writer import CertificateWriter
 from acert_zoo.data.checks import check_eval_mode, check_ids, check_images, check_weights, pixel_sha256, uncompiled
 from acert_zoo.data.image_collections import gather_images
-from acert_zoo.errors import CertificateFileError, InvalidInputError, UnsupportedLayerError
+from acert_zoo.errors import CertificateFileError, InvalidInputError
+from acert_zoo.network.reading import read
 from acert_zoo.network.torch_defaults import STANDARD, check_same_under
 from acert_zoo.rounding import SELECTABLE_LEVELS, BoundMethod, RoundingLevel
 
@@ -51,19 +52,9 @@ def make_certifier(
         check_eval_mode(model)
         check_weights(model)
         return own(method=method, rounding=rounding, budget=budget)
-    from acert_zoo.network.fx_trace import Untraceable
-    from acert_zoo.network.tracing import prepare
-
     shape = input_shape or getattr(model, "input_shape", None) or tuple(images_shape[1:])
-    try:
-        network = prepare(model, shape, mean, std)
-    except Untraceable:
-        raise
-    except UnsupportedLayerError as error:
-        from acert_zoo.certificates.auto_lirpa_certifier import foreign_certifier
-
-        return foreign_certifier(error, model, shape, mean, std, method, rounding, budget)
-    return NetworkCertifier(network, shape, method, rounding, budget)
+    reading = read(model, shape, mean, std)
+    return NetworkCertifier(reading.network, shape, method, rounding, budget, reading.agreement)
 
 
 def certify(
@@ -97,9 +88,7 @@ def certify(
             radii, where larger than IBP's, are real-sound if our own rigorous check confirms them, else bounds in
             floating point only (recorded per image).
         rounding: what an IBP radius is proved for: "float32" (nothing: floating-point bounds), "real-sound" (the
-            network in real arithmetic with the stored weights), "float32-deployed" (also the float32 program). With
-            "float32" models of layers that we cannot represent are bounded by auto-LiRPA, if it can, with an
-            `UnprovedRoundingWarning`.
+            network in real arithmetic with the stored weights), "float32-deployed" (also the float32 program).
         batch_size: images searched at a time; memory grows with it, not with N. By default 256, for slow methods 8.
             Radii depend on it by less than a millionth.
         progress: called with (images done, images in all) at the beginning and after every batch.

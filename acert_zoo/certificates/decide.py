@@ -23,8 +23,8 @@ from acert_zoo.errors import CertificateFileError, UnsupportedLayerError
 from acert_zoo.exact_numbers import parse_eps
 from acert_zoo.network.architectures import Normalize
 from acert_zoo.network.digest import network_sha256
+from acert_zoo.network.reading import read
 from acert_zoo.network.torch_defaults import under_standard_defaults
-from acert_zoo.network.tracing import prepare
 from acert_zoo.rounding import RoundingLevel
 
 BATCH_SIZE = 16  # images attacked at a time
@@ -120,8 +120,10 @@ def decide(
         raise UnsupportedLayerError("decide works on single networks; a cascade's members can be decided one by one")
     images, _ = check_images(images, None)
     shape = input_shape or getattr(model, "input_shape", None) or tuple(images.shape[1:])
-    network = prepare(model, shape, mean, std)
+    reading = read(model, shape, mean, std)
+    network = reading.network
     images, targets = check_images(images, labels, shape, network.num_classes)
+    reading.agreement.images(images)
     if targets is None:
         with torch.no_grad():
             targets = network(images).argmax(1)

@@ -15,7 +15,7 @@ from acert_zoo.bounds.rigorous_crown import RigorousCrown, rigorous_check
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.certificates.lines import Line
 from acert_zoo.network.digest import network_sha256
-from acert_zoo.network.tracing import trace
+from acert_zoo.network.reading import read
 from acert_zoo.rounding import CROWN_METHODS, PROVED_LEVELS, RoundingLevel
 
 
@@ -43,17 +43,21 @@ class ModelVerifier(Protocol):
         ...
 
 
-def verifier_of(model: nn.Module, lines: Sequence[Line]) -> ModelVerifier:
+def verifier_of(model: nn.Module, lines: Sequence[Line], shape: Sequence[int] | None = None) -> ModelVerifier:
     """The verifier of a model in eval mode, for the rounding levels of `lines`.
 
+    Args:
+        shape: (C, H, W) of the images, for a module that does not say it itself.
+
     Raises:
+        InvalidInputError: the network that was read is not what the module computes; see `read`.
         UnsoundSettingError, UnsupportedLayerError: a level cannot be claimed; see `RigorousNetwork`.
     """
     levels = {proved_level(line.rounding) for line in lines} or {RoundingLevel.REAL_SOUND}
     own = getattr(model, "prover", None)
     if callable(own):
         return _RoutedVerifier(model, {level: own(rounding=level) for level in levels})
-    return _NetworkVerifier(model, levels)
+    return _NetworkVerifier(model, levels, shape)
 
 
 def proved_level(rounding: str) -> str:
@@ -64,15 +68,17 @@ def proved_level(rounding: str) -> str:
 class _NetworkVerifier:
     """One network: interval bounds, and for lines of a CROWN-family method, where those do not suffice, CROWN's."""
 
-    def __init__(self, model: nn.Module, levels: set[str]) -> None:
+    def __init__(self, model: nn.Module, levels: set[str], shape: Sequence[int] | None) -> None:
         self.input_shape = getattr(model, "input_shape", None)
-        self.network = trace(model, self.input_shape).detach()
+        reading = read(model, self.input_shape or shape)
+        self.network, self.agreement = reading.network, reading.agreement
         self.network_sha256, self.num_classes = network_sha256(self.network), self.network.num_classes
         self.rigorous = {level: RigorousNetwork(self.network, level) for level in levels}
         self.crown: dict[str, RigorousCrown] = {}
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
+        self.agreement.images(images)
         return self.network(images)
 
     def prove(self, images: Tensor, radii: Tensor, lines: Sequence[Line]) -> tuple[Tensor, Tensor]:
@@ -85,6 +91,7 @@ class _NetworkVerifier:
             if method in CROWN_METHODS:
                 check = self.crown.setdefault(method, rigorous_check(self.network, method))
                 margins[i] = check.margins(images[i : i + 1], labels[i : i + 1], radii[i : i + 1]).item()
+        self.agreement.boxes(images, torch.where(margins > 0, radii, 0.0))
         return margins > 0, margins
 
     def route_reasons(self, images: Tensor, lines: Sequence[Line]) -> list[str]:

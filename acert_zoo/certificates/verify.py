@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
@@ -86,7 +86,7 @@ def verify_file(
     model = named_model(header, download) if model is None else uncompiled(model, header.rounding)
     check_eval_mode(model)
     check_weights(model)
-    verifier = verifier_of(model, file.lines)
+    verifier = verifier_of(model, file.lines, _shape_of(images))
     failures = list(_compare_model(header, model, verifier.network_sha256))
     if 1 in file.altered:
         failures.append("line 1: the header was altered (its checksum does not fit)")
@@ -128,6 +128,14 @@ def named_model(header: Header | VerdictHeader, download: bool) -> nn.Module:
         if download:
             raise
         raise DownloadError(f"{error}. Nothing is fetched for a file unasked: --download, or download=True") from error
+
+
+def _shape_of(images: Images) -> tuple[int, ...] | None:
+    """(C, H, W) of given pixels: a module that does not say its input shape is read for it."""
+    if isinstance(images, Mapping):
+        images = next(iter(images.values()), None)
+        return tuple(images.shape) if isinstance(images, Tensor) else None
+    return tuple(images.shape[1:]) if isinstance(images, Tensor) else None
 
 
 def _compare_model(header: Header, model: nn.Module, digest: str) -> list[str]:

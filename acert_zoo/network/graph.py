@@ -316,3 +316,20 @@ class Network:
             out.append(dataclasses.replace(step, inputs=tuple(renumber[i] for i in step.inputs)))
             renumber[index + 1] = len(out)
         return Network(tuple(out))
+
+
+def same_network(a: Network, b: Network) -> bool:
+    """Whether two networks have equal steps: kinds, inputs, settings and every number."""
+    if [type(step) for step in a.steps] != [type(step) for step in b.steps]:
+        return False
+    for first, second in zip(a.steps, b.steps, strict=True):
+        for field in dataclasses.fields(first):
+            x, y = getattr(first, field.name), getattr(second, field.name)
+            if isinstance(x, Tensor) or isinstance(y, Tensor):
+                if not (isinstance(x, Tensor) and isinstance(y, Tensor)) or x.dtype != y.dtype or x.device != y.device:
+                    return False
+                if not torch.equal(x, y):
+                    return False
+            elif x != y:
+                return False
+    return True

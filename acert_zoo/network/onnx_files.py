@@ -34,7 +34,8 @@ from acert_zoo.network.graph import (
     Reshape,
     Step,
 )
-from acert_zoo.network.tracing import NetworkModule, trace
+from acert_zoo.network.reading import read
+from acert_zoo.network.tracing import NetworkModule
 
 OPSET = 17
 INSTALL = f"pip install 'acert-zoo[onnx] @ {SOURCE}'"
@@ -54,14 +55,14 @@ def export_onnx(model: nn.Module, path: str | os.PathLike[str], input_shape: tup
     """Writes `model` (in eval mode, raw pixels in) as an ONNX file, atomically.
 
     Args:
-        model: a model of the zoo, or any module that `trace` reads.
+        model: a model of the zoo, or any module that `read` reads, which compares it with what is written.
         path: the file.
         input_shape: (C, H, W), where the model does not say it.
 
     Raises:
         MissingDependencyError: onnx is not installed.
         InvalidInputError: no input shape is known, or the folder does not exist.
-        UnsupportedLayerError, UnsoundSettingError: see `trace`; a model in train mode.
+        InvalidInputError, UnsupportedLayerError, UnsoundSettingError: see `read`; a model in train mode.
     """
     onnx = onnx_package()
     check_eval_mode(model)
@@ -71,7 +72,7 @@ def export_onnx(model: nn.Module, path: str | os.PathLike[str], input_shape: tup
     target = Path(path)
     if not target.parent.is_dir():
         raise InvalidInputError(f"{str(path)!r}: the folder does not exist")
-    network = trace(model, shape).detach().to(torch.float32)
+    network = read(model, shape).network.to(torch.float32)
     write_atomically(target, _proto(onnx, network, tuple(shape)).SerializeToString())
 
 

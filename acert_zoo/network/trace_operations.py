@@ -1,76 +1,26 @@
-"""What each torch operation becomes in a `Network`; `trace_tables.py` says which function belongs to which.
+"""What the operations that torch and ONNX share become in a `Network`: affine ones, pooling and rearrangements.
 
 Every handler takes the `Builder`, a name, and the operation's own arguments, in which the values that depend on the
-network input are `Value`s; it returns a `Value`. Rearrangements keep the batch axis first.
+network input are `Value`s; it returns a `Value`. Rearrangements keep the batch axis first. Which ATen operation belongs
+to which handler stands in `aten_operations.py`; handlers of more than one step are in `composed_operations.py`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from acert_zoo.errors import InvalidInputError
 from acert_zoo.network import graph
-from acert_zoo.network.graph import Step
+from acert_zoo.network.builder import BATCH, SUPPORTED, Builder, Unsupported, Value
 
-SUPPORTED = (
-    "Conv2d (zero padding), Linear, BatchNorm1d/2d (eval), ReLU, max and average pooling (no ceil_mode), adaptive "
-    "pooling to sizes that divide the input, flatten, reshape, view, permute, transpose, squeeze, cat, residual "
-    "addition, per-channel scaling and shifting by constants, mean over the image axes, dropout (eval), identity"
-)
-BATCH = 7919  # stands for the batch size wherever code asks for a shape: no layer size is likely to equal this prime
+__all__ = ["BATCH", "SUPPORTED", "Builder", "Unsupported", "Value"]
 
 
-class Unsupported(Exception):
-    """Raised by a handler; the caller adds the operation's name."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """A tensor of the traced program: value `index` of the network; `shape` of one sample, None where not known."""
-
-    index: int
-    shape: tuple[int, ...] | None
-
-    @property
-    def known_shape(self) -> tuple[int, ...]:
-        if self.shape is None:
-            raise InvalidInputError("this network needs its input shape to be traced; give input_shape=(C, H, W)")
-        return self.shape
-
-
-class Builder:
-    """Collects steps; follows the shape of one sample where the input's is known."""
-
-    def __init__(self, input_shape: Sequence[int] | None) -> None:
-        self.steps: list[Step] = []
-        self.input = Value(0, tuple(input_shape) if input_shape is not None else None)
-
-    def add(self, kind: type[Step], name: str, *inputs: Value, **fields: Any) -> Value:
-        step = kind(inputs=tuple(v.index for v in inputs), name=name, **fields)
-        self.steps.append(step)
-        shape = None
-        if all(v.shape is not None for v in inputs):
-            tensors = [f for f in vars(step).values() if isinstance(f, Tensor)]
-            like = tensors[0] if tensors else torch.zeros(())
-            try:
-                with torch.no_grad():
-                    shape = tuple(step(*(like.new_zeros(1, *v.known_shape) for v in inputs)).shape[1:])
-            except RuntimeError as error:
-                taken = " and ".join(str(v.known_shape) for v in inputs)
-                raise InvalidInputError(
-                    f"layer {name!r} ({kind.__name__}) does not take a value of shape {taken}, which an input of shape "
-                    f"{self.input.shape} leads to: {str(error).splitlines()[0]}"
-                ) from error
-        return Value(len(self.steps), shape)
-
-
-def _pair(value: Any) -> tuple[int, int]:
+def pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1 if len(value) > 1 else 0]))
 
 
@@ -79,7 +29,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 def conv2d(b, name, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Value:
     if isinstance(padding, str):
-        extent = [d * (k - 1) for d, k in zip(_pair(dilation), weight.shape[2:], strict=True)]
+        extent = [d * (k - 1) for d, k in zip(pair(dilation), weight.shape[2:], strict=True)]
         if padding == "same" and any(e % 2 for e in extent):
             raise Unsupported("padding='same' with an even kernel")
         padding = 0 if padding == "valid" else [e // 2 for e in extent]
@@ -89,9 +39,9 @@ def conv2d(b, name, x, weight, bias=None, stride=1, padding=0, dilation=1, group
         x,
         weight=weight,
         bias=bias if bias is not None else weight.new_zeros(weight.shape[0]),
-        stride=_pair(stride),
-        padding=_pair(padding),
-        dilation=_pair(dilation),
+        stride=pair(stride),
+        padding=pair(padding),
+        dilation=pair(dilation),
         groups=groups,
     )
 
@@ -111,41 +61,58 @@ def batch_norm(b, name, x, mean, var, gamma=None, beta=None, training=False, mom
     return b.add(graph.BatchNorm, name, x, gamma=gamma, beta=beta, mean=mean, var=var, epsilon=eps)
 
 
-def _constant(x: Value, value: Any) -> Tensor:
-    """A number or tensor that varies along axis 1 of the batched value only, as [C] ([1] where C is not known)."""
-    t = value if isinstance(value, Tensor) else torch.tensor(float(value))
-    t = t if t.is_floating_point() else t.float()
-    if t.numel() == 1:
-        return t.reshape(1) if x.shape is None else t.reshape(1).repeat(x.shape[0])
+def _constant(b: Builder, x: Value, value: Any) -> Tensor:
+    """A number or tensor as it is added to or multiplied with x: [C] if it varies along axis 1 only, else x's shape."""
+    t = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64, device="cpu")
+    if t.numel() == 1 and t.dim() <= 1 + len(x.shape or ()):
+        t = t.to(b.dtype).reshape(1)
+        return t if x.shape is None else t.repeat(x.shape[0])
+    t = t if t.is_floating_point() else t.to(b.dtype)
     axes = 1 + len(x.known_shape)
     shape = (1,) * (axes - t.dim()) + tuple(t.shape)
-    if len(shape) != axes or shape[1] != t.numel() or shape[1] != x.known_shape[0]:
+    fits = len(shape) == axes and shape[0] == 1
+    if not fits or any(have not in (1, size) for have, size in zip(shape[1:], x.known_shape, strict=True)):
         raise Unsupported(f"a constant of shape {tuple(t.shape)} with a value of shape {x.known_shape} per sample")
-    return t.reshape(-1)
+    if shape[1] == t.numel() == x.known_shape[0]:
+        return t.reshape(-1)
+    return t.reshape(shape[1:]).expand(x.known_shape)
 
 
 def shift(b, name, x: Value, by: Any) -> Value:
     """x - by."""
-    by = _constant(x, by)
-    return b.add(graph.Normalize, name, x, mean=by, std=torch.ones_like(by))
+    by = _constant(b, x, by)
+    if by.dim() <= 1:
+        return b.add(graph.Normalize, name, x, mean=by, std=torch.ones_like(by))
+    flat = to_shape(b, name, x, (by.numel(),))
+    by = by.reshape(-1)
+    return to_shape(b, name, b.add(graph.Normalize, name, flat, mean=by, std=torch.ones_like(by)), x.known_shape)
 
 
 def scale(b, name, x: Value, by: Any) -> Value:
-    """x * by, as a layer with one weight a channel."""
-    return _scale(b, name, x, _constant(x, by).expand(x.known_shape[0]))
+    """x * by, as a layer with one weight a channel, or a value."""
+    return _scale(b, name, x, _constant(b, x, by))
+
+
+_LARGEST_DIAGONAL = 256  # channels; a matrix would be mostly zeros beyond it
 
 
 def _scale(b, name, x: Value, by: Tensor) -> Value:
-    if len(x.known_shape) == 1:
+    """x * by for `by` of shape [C] or x's: a diagonal matrix, or a 1x1 convolution with as many groups as weights."""
+    shape = x.known_shape
+    if len(shape) == 1 and shape[0] <= _LARGEST_DIAGONAL:
         return linear(b, name, x, torch.diag(by))
-    if len(x.known_shape) == 3:
-        return conv2d(b, name, x, by.reshape(-1, 1, 1, 1), groups=len(by))
-    raise Unsupported(f"scaling of values of shape {x.known_shape}")
+    if by.dim() > 1 or len(shape) == 1:
+        form: tuple[int, ...] = (by.numel(), 1, 1)
+    else:
+        form = shape if len(shape) == 3 else (shape[0], math.prod(shape[1:]), 1)
+    x = to_shape(b, name, x, form)
+    x = conv2d(b, name, x, by.reshape(-1, 1, 1, 1), groups=by.numel())
+    return to_shape(b, name, x, shape)
 
 
 def add(b, name, x, y, alpha=1) -> Value:
     if alpha != 1:
-        y = scale(b, name, y, alpha) if isinstance(y, Value) else y * alpha
+        y = scale(b, name, y, alpha) if isinstance(y, Value) else _exact_product(b, y, alpha)
     if isinstance(x, Value) and isinstance(y, Value):
         if x.shape != y.shape:
             raise Unsupported(f"adding values of shapes {x.shape} and {y.shape} (broadcasting)")
@@ -156,7 +123,16 @@ def add(b, name, x, y, alpha=1) -> Value:
 def sub(b, name, x, y, alpha=1) -> Value:
     if isinstance(y, Value):
         return add(b, name, x, scale(b, name, y, -alpha))
-    return shift(b, name, x, y * alpha)
+    return shift(b, name, x, y if alpha == 1 else _exact_product(b, y, alpha))
+
+
+def _exact_product(b: Builder, y: Any, alpha: float) -> Tensor:
+    """alpha * y where no rounding takes place: the real-valued network is the one with these very constants."""
+    y = y if isinstance(y, Tensor) else torch.tensor(float(y), dtype=torch.float64, device="cpu").to(b.dtype)
+    product, exact = y * alpha, y.double() * alpha
+    if (product.dtype == torch.float64 and abs(alpha) not in (0.5, 1, 2)) or not torch.equal(product.double(), exact):
+        raise Unsupported(f"the product of the constants {alpha} and another, which is rounded")
+    return product
 
 
 def mul(b, name, x, y) -> Value:
@@ -169,9 +145,12 @@ def div(b, name, x, y) -> Value:
     """x / y; (u - mean) / std becomes one Normalize step."""
     if not isinstance(x, Value) or isinstance(y, Value):
         raise Unsupported("division by a value that depends on the input")
-    y = _constant(x, y)
+    y = _constant(b, x, y)
     if not bool((y != 0).all()):
         raise Unsupported("division by zero")
+    if y.dim() > 1:
+        flat = div(b, name, to_shape(b, name, x, (y.numel(),)), y.reshape(-1))
+        return to_shape(b, name, flat, x.known_shape)
     if bool((y < 0).any()):
         x, y = _scale(b, name, x, torch.sign(y)), y.abs()
     before = b.steps[x.index - 1] if x.index else None
@@ -199,7 +178,7 @@ def dropout(b, name, x, p=0.5, training=True, inplace=False) -> Value:
 
 
 def max_pool2d(b, name, x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
-    if ceil_mode or return_indices or _pair(dilation) != (1, 1):
+    if ceil_mode or return_indices or pair(dilation) != (1, 1):
         raise Unsupported("max pooling with ceil_mode, dilation or indices")
     return _pool(b, graph.MaxPool, name, x, kernel_size, stride, padding)
 
@@ -207,15 +186,15 @@ def max_pool2d(b, name, x, kernel_size, stride=None, padding=0, dilation=1, ceil
 def avg_pool2d(
     b, name, x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
 ):
-    if ceil_mode or divisor_override is not None or (_pair(padding) != (0, 0) and not count_include_pad):
+    if ceil_mode or divisor_override is not None or (pair(padding) != (0, 0) and not count_include_pad):
         raise Unsupported("average pooling with ceil_mode, divisor_override or padding left out of the mean")
     return _pool(b, graph.AvgPool, name, x, kernel_size, stride, padding)
 
 
 def _pool(b, kind, name, x, kernel_size, stride, padding) -> Value:
-    kernel = _pair(kernel_size)
-    stride = _pair(stride) if stride not in (None, ()) else kernel
-    return b.add(kind, name, x, kernel_size=kernel, stride=stride, padding=_pair(padding))
+    kernel = pair(kernel_size)
+    stride = pair(stride) if stride not in (None, (), []) else kernel
+    return b.add(kind, name, x, kernel_size=kernel, stride=stride, padding=pair(padding))
 
 
 def _adaptive(kind) -> Callable:
@@ -250,7 +229,7 @@ def flatten(b, name, x, start_dim=0, end_dim=-1) -> Value:
     if start == 0:
         raise Unsupported("flattening the batch axis")
     dims = x.known_shape
-    return _to_shape(b, name, x, (*dims[: start - 1], math.prod(dims[start - 1 : end]), *dims[end:]))
+    return to_shape(b, name, x, (*dims[: start - 1], math.prod(dims[start - 1 : end]), *dims[end:]))
 
 
 def reshape(b, name, x, *shape) -> Value:
@@ -262,13 +241,16 @@ def reshape(b, name, x, *shape) -> Value:
     if not dims or dims[0] not in (BATCH, -1) or math.prod(rest) != size or any(d < 0 for d in rest):
         shown = [("batch" if d == BATCH else d) for d in dims]
         raise Unsupported(f"reshaping {x.known_shape} per sample to {shown}: the batch axis must stay first")
-    return _to_shape(b, name, x, tuple(rest))
+    return to_shape(b, name, x, tuple(rest))
 
 
-def _to_shape(b, name, x, shape: tuple[int, ...]) -> Value:
+def to_shape(b, name, x, shape: tuple[int, ...]) -> Value:
+    """Each sample in another shape, its elements in the same order."""
     if shape == x.known_shape:
         return x
-    return b.add(graph.Flatten, name, x) if len(shape) == 1 else b.add(graph.Reshape, name, x, shape=shape)
+    if len(shape) == 1 and x.known_shape:
+        return b.add(graph.Flatten, name, x)
+    return b.add(graph.Reshape, name, x, shape=shape)
 
 
 def permute(b, name, x, *dims) -> Value:
@@ -290,14 +272,14 @@ def squeeze(b, name, x, *dims) -> Value:
     axes = 1 + len(x.known_shape)
     chosen = {d % axes for d in dims} if dims else set(range(1, axes))
     shape = tuple(s for i, s in enumerate(x.known_shape, 1) if not (s == 1 and i in chosen))
-    return _to_shape(b, name, x, shape)
+    return to_shape(b, name, x, shape)
 
 
 def unsqueeze(b, name, x, dim) -> Value:
     position = dim % (2 + len(x.known_shape))
     if position == 0:
         raise Unsupported("a new axis before the batch axis")
-    return _to_shape(b, name, x, (*x.known_shape[: position - 1], 1, *x.known_shape[position - 1 :]))
+    return to_shape(b, name, x, (*x.known_shape[: position - 1], 1, *x.known_shape[position - 1 :]))
 
 
 def cat(b, name, tensors, dim=0) -> Value:

@@ -24,7 +24,7 @@ from acert_zoo.data.checks import check_images
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact_numbers import parse_eps
 from acert_zoo.network.onnx_files import export_onnx
-from acert_zoo.network.tracing import trace
+from acert_zoo.network.reading import read
 
 DIGITS = 17
 NETWORK = "onnx/network.onnx"
@@ -60,8 +60,10 @@ def export_vnnlib(
         raise InvalidInputError("a property needs a radius: give eps")
     exact = parse_eps(eps)
     shape = input_shape or getattr(model, "input_shape", None) or tuple(images.shape[1:])
-    network = trace(model, shape).detach()
+    reading = read(model, shape)
+    network = reading.network
     images, labels = check_images(images, labels, shape, network.num_classes)
+    reading.agreement.images(images)
     targets = network(images).argmax(1) if labels is None else labels
     root = Path(folder)
     if not root.parent.is_dir():

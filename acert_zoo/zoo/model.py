@@ -27,8 +27,9 @@ from acert_zoo.errors import (
     MissingDependencyError,
     WeightsError,
 )
+from acert_zoo.network.known_layers import wrapper
+from acert_zoo.network.reading import read
 from acert_zoo.network.torch_defaults import under_standard_defaults
-from acert_zoo.network.tracing import trace
 from acert_zoo.rounding import BoundMethod, RoundingLevel
 from acert_zoo.zoo import resolve, weights
 from acert_zoo.zoo.display import info_html
@@ -38,6 +39,7 @@ from acert_zoo.zoo.meta_network import check_tensors, network_without_weights
 from acert_zoo.zoo.model_info import ModelInfo
 
 
+@wrapper("classifier")
 class AcertModel(nn.Module):
     """A classifier of the zoo: raw pixels [N, C, H, W] in [0, 1] in, logits [N, K] out; normalisation is inside.
 
@@ -100,7 +102,8 @@ class AcertModel(nn.Module):
         self, *, method: str = BoundMethod.IBP, rounding: str = RoundingLevel.REAL_SOUND, budget: float | None = None
     ) -> NetworkCertifier:
         """What `acert_zoo.certify` uses for this model."""
-        return NetworkCertifier(trace(self).detach(), self.input_shape, method, rounding, budget)
+        reading = read(self, self.input_shape)
+        return NetworkCertifier(reading.network, self.input_shape, method, rounding, budget, reading.agreement)
 
     def predict_certified(self, images: Tensor, eps: str | float | Fraction) -> Any:
         """Labels with the guarantee that they do not change within `eps`; see

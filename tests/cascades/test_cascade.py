@@ -21,7 +21,7 @@ from acert_zoo.errors import (
     UnsupportedLayerError,
 )
 from tests.support.attack import lively_model, random_images
-from tests.support.cascade import Threshold, certified, pixel
+from tests.support.cascade import certified, pixel, threshold
 
 
 def close(a: list[float], b: list[float]) -> bool:
@@ -30,7 +30,7 @@ def close(a: list[float], b: list[float]) -> bool:
 
 def test_two_members_by_hand():
     # Member 0 changes its answer at 1/2, member 1 at 1/4 (closer); the gate is 1/8.
-    cascade = Cascade([Threshold(0.5), Threshold(0.25)], ["1/8"]).eval()
+    cascade = Cascade([threshold(0.5), threshold(0.25)], ["1/8"]).eval()
     images = pixel(0.9, 0.5625, 0.4375, 0.3125, 0.125)
     answers, route, radius = certified(cascade, images)
     assert answers == [1, 1, 1, 0, 0]
@@ -44,7 +44,7 @@ def test_two_members_by_hand():
 
 
 def test_three_members_by_hand():
-    cascade = Cascade([Threshold(0.5), Threshold(0.375), Threshold(0.25)], ["1/4", "1/16"]).eval()
+    cascade = Cascade([threshold(0.5), threshold(0.375), threshold(0.25)], ["1/4", "1/16"]).eval()
     answers, route, radius = certified(cascade, pixel(0.46875, 0.3125))
     # 0.46875: r_0 = 0.03125 answers 0, closed, t_0 = 0.25 - 0.03125; r_1 = 0.09375 answers 1, open, o_1 = 0.03125
     #   member 2 agrees, t_2 = 0.21875: rho = min(0.21875, 0.09375, 0.21875)
@@ -55,7 +55,7 @@ def test_three_members_by_hand():
 
 
 def test_certified_radii_of_one_pixel_cascades_are_near_the_true_ones_and_never_above():
-    cascade = Cascade([Threshold(0.5), Threshold(0.25)], ["1/8"]).eval()
+    cascade = Cascade([threshold(0.5), threshold(0.25)], ["1/8"]).eval()
     grid = torch.arange(0, 513, dtype=torch.float32).view(-1, 1, 1, 1) / 512
     result = certify(cascade, grid)
     answers = result.prediction
@@ -66,13 +66,17 @@ def test_certified_radii_of_one_pixel_cascades_are_near_the_true_ones_and_never_
     assert (result.radius > 0.01).float().mean() > 0.8
 
 
-def test_logits_and_route_are_those_of_the_member_that_answers_and_only_it_runs():
+def test_logits_and_route_are_those_of_the_member_that_answers_and_only_it_runs(monkeypatch):
     members = [lively_model(0), lively_model(1), lively_model(2)]
     images = random_images(40)
     radii = [certify(m, images).radius for m in members]
     gates = [float(r.median()) for r in radii[:2]]
     cascade = Cascade(members, gates).eval()
     seen: list[int] = []
+    read = [
+        cascade._gate(k) for k in range(2)
+    ]  # before the hooks, whose list makes of each member one that keeps state
+    monkeypatch.setattr(cascade, "_gate", read.__getitem__)
     for member in members:
         member.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
     route = cascade.route(images)
@@ -158,7 +162,7 @@ def test_members_that_amplify_rounding_are_never_certified_wrongly(seed, large):
         first[1].bias.fill_(large)
         first[3].weight.copy_(torch.tensor([[0.0], [1.0]]))
         first[3].bias.copy_(torch.tensor([0.0, -large - 0.5]))
-    cascade = Cascade([first, Threshold(0.25)], ["1/64"]).eval()
+    cascade = Cascade([first, threshold(0.25)], ["1/64"]).eval()
     images = pixel(*torch.rand(40, generator=generator).tolist())
     result = certify(cascade, images)
     for points in [images, *(images + d for d in torch.linspace(-0.3, 0.3, 61))]:
@@ -179,7 +183,7 @@ def test_answers_do_not_depend_on_the_batch_where_a_radius_is_certified():
 
 
 def test_the_prover_refuses_more_than_is_true():
-    cascade = Cascade([Threshold(0.5), Threshold(0.25)], ["1/8"]).eval()
+    cascade = Cascade([threshold(0.5), threshold(0.25)], ["1/8"]).eval()
     images, answers = pixel(0.9, 0.5625, 0.4375, 0.3125), torch.tensor([1, 1, 1, 0])
     radius = torch.tensor([0.4, 0.125, 0.0625, 0.0625], dtype=torch.float64)
     prover = CascadeProver(cascade)
@@ -190,7 +194,7 @@ def test_the_prover_refuses_more_than_is_true():
 
 def test_without_float32_terms_an_open_gate_is_not_claimed_to_stay_open(monkeypatch):
     monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
-    cascade = Cascade([Threshold(0.5), Threshold(0.25)], ["1/8"]).eval()
+    cascade = Cascade([threshold(0.5), threshold(0.25)], ["1/8"]).eval()
     _, _, radius = certified(cascade, pixel(0.9, 0.3125))
     assert close(radius[:1], [0.4])  # both members agree there
     assert radius[1] == 0.0  # member 1 disagrees, and nothing shows that it is not asked
@@ -201,7 +205,7 @@ def test_any_module_may_be_the_last_member():
     with torch.no_grad():
         last[1].weight.copy_(torch.tensor([[0.0], [1.0]]))
         last[1].bias.copy_(torch.tensor([0.0, 0.25]))
-    cascade = Cascade([Threshold(0.5), last], ["1/8"]).eval()
+    cascade = Cascade([threshold(0.5), last], ["1/8"]).eval()
     answers, route, radius = certified(cascade, pixel(0.9, 0.4))
     assert (answers, route) == ([1, 1], [0, 1])
     assert close(radius[:1], [0.275])  # o_0 = 0.4 - 0.125
@@ -209,7 +213,7 @@ def test_any_module_may_be_the_last_member():
 
 
 def test_wrong_answers_get_radius_zero():
-    cascade = Cascade([Threshold(0.5), Threshold(0.25)], ["1/8"]).eval()
+    cascade = Cascade([threshold(0.5), threshold(0.25)], ["1/8"]).eval()
     result = certify(cascade, pixel(0.9, 0.9), torch.tensor([1, 0]))
     assert result.radius[0] > 0
     assert result.radius[1] == 0
@@ -217,7 +221,7 @@ def test_wrong_answers_get_radius_zero():
 
 
 def test_changed_weights_change_the_gate():
-    cascade = Cascade([Threshold(0.5), Threshold(0.25)], ["1/8"]).eval()
+    cascade = Cascade([threshold(0.5), threshold(0.25)], ["1/8"]).eval()
     image = pixel(0.9)
     assert cascade.route(image).tolist() == [0]
     with torch.no_grad():
@@ -226,12 +230,12 @@ def test_changed_weights_change_the_gate():
 
 
 def test_pixels_outside_the_domain_open_no_gate():
-    cascade = Cascade([Threshold(0.5), Threshold(0.25)], ["1/8"]).eval()
+    cascade = Cascade([threshold(0.5), threshold(0.25)], ["1/8"]).eval()
     assert cascade.route(pixel(1.5, -0.5, math.nan, 0.9)).tolist() == [1, 1, 1, 0]
 
 
 def test_gradients_flow_through_the_answering_member():
-    cascade = Cascade([Threshold(0.5), Threshold(0.25)], ["1/8"]).eval()
+    cascade = Cascade([threshold(0.5), threshold(0.25)], ["1/8"]).eval()
     images = pixel(0.9, 0.55).requires_grad_()
     cascade(images)[:, 1].sum().backward()
     assert images.grad is not None
@@ -240,19 +244,19 @@ def test_gradients_flow_through_the_answering_member():
 
 def test_bad_cascades_are_refused():
     with pytest.raises(InvalidInputError, match="one gate for each member but the last"):
-        Cascade([Threshold(0.5)], ["1/8"])
+        Cascade([threshold(0.5)], ["1/8"])
     for gate in (0, "2", "-1/8", "abc"):
         with pytest.raises(InvalidInputError):
-            Cascade([Threshold(0.5), Threshold(0.25)], [gate])
+            Cascade([threshold(0.5), threshold(0.25)], [gate])
     with pytest.raises(InvalidInputError, match="input_shape"):
-        Cascade([Threshold(0.5), lively_model()], ["1/8"])
+        Cascade([threshold(0.5), lively_model()], ["1/8"])
     with pytest.raises(UnsupportedLayerError, match="BatchNorm"):
         Cascade(
-            [nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2)), Threshold(0.2)], [0.1]
+            [nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2)), threshold(0.2)], [0.1]
         )
     with pytest.raises(UnsupportedLayerError):
-        Cascade([nn.Sequential(nn.Flatten(), nn.Linear(1, 2), nn.GELU()), Threshold(0.2)], [0.1])
-    cascade = Cascade([Threshold(0.5), Threshold(0.25)], [0.125])
+        Cascade([nn.Sequential(nn.Flatten(), nn.Linear(1, 2), nn.GELU()), threshold(0.2)], [0.1])
+    cascade = Cascade([threshold(0.5), threshold(0.25)], [0.125])
     with pytest.raises(UnsoundSettingError, match="train mode"):
         cascade(pixel(0.5))
     with pytest.raises(InvalidInputError, match="float32"):
@@ -262,6 +266,6 @@ def test_bad_cascades_are_refused():
 
 
 def test_an_empty_batch():
-    cascade = Cascade([Threshold(0.5), Threshold(0.25)], ["1/8"]).eval()
+    cascade = Cascade([threshold(0.5), threshold(0.25)], ["1/8"]).eval()
     assert cascade(pixel()).shape == (0, 2)
     assert len(certify(cascade, pixel())) == 0

@@ -24,7 +24,7 @@ from acert_zoo.errors import (
     WeightsError,
 )
 from tests.support.attack import lively_model, random_images
-from tests.support.cascade import Threshold, certified, pixel
+from tests.support.cascade import certified, pixel, threshold
 
 
 def lively_cascade(images: Tensor) -> Cascade:
@@ -44,7 +44,7 @@ def test_the_adversary_searches_at_the_gates_and_finds_nothing_inside():
 
 def test_the_adversary_finds_what_lies_behind_a_gate():
     # At 0.33 the first member answers 0 and its gate is open until 0.375; beyond, the second member answers 1.
-    cascade = Cascade([Threshold(0.5), Threshold(0.25)], ["1/8"]).eval()
+    cascade = Cascade([threshold(0.5), threshold(0.25)], ["1/8"]).eval()
     found = attack(cascade, pixel(0.33), torch.tensor([0]), "0.1", shrink=12)
     assert 0.045 - 1e-6 <= found.radius.item() < 0.046
 
@@ -62,7 +62,7 @@ def test_files_of_certificates_verify_and_false_ones_do_not(tmp_path):
 
 
 def test_certified_predictions_for_services():
-    cascade = Cascade([Threshold(0.5), Threshold(0.25)], ["1/8"]).eval()
+    cascade = Cascade([threshold(0.5), threshold(0.25)], ["1/8"]).eval()
     result = cascade.predict_certified(pixel(0.9, 0.5625), "1/4")
     assert result.label.tolist() == [1, 1]
     assert result.certified.tolist() == [True, False]
@@ -70,7 +70,7 @@ def test_certified_predictions_for_services():
 
 
 def test_services_build_the_checks_once_and_again_for_other_weights_or_settings(monkeypatch):
-    cascade = Cascade([Threshold(0.5), Threshold(0.25)], ["1/8"]).eval()
+    cascade = Cascade([threshold(0.5), threshold(0.25)], ["1/8"]).eval()
     image = pixel(0.9)
     prover = cascade.prover()
     assert certified_prediction.predict_certified(cascade, image, "1/4").certified.tolist() == [True]
@@ -89,7 +89,7 @@ def test_services_build_the_checks_once_and_again_for_other_weights_or_settings(
 
 
 def test_copies_and_pickles_answer_alike():
-    cascade = Cascade([Threshold(0.5), Threshold(0.25)], ["1/8"]).eval()
+    cascade = Cascade([threshold(0.5), threshold(0.25)], ["1/8"]).eval()
     images = pixel(0.9, 0.5625, 0.4375)
     cascade.predict_certified(images, "1/16")
     for other in (pickle.loads(pickle.dumps(cascade)), copy.deepcopy(cascade)):
@@ -98,7 +98,7 @@ def test_copies_and_pickles_answer_alike():
 
 
 def test_which_member_may_answer():
-    cascade = Cascade([Threshold(0.5), Threshold(0.375), Threshold(0.25)], ["1/4", "1/16"]).eval()
+    cascade = Cascade([threshold(0.5), threshold(0.375), threshold(0.25)], ["1/4", "1/16"]).eval()
     images, answers = pixel(0.9, 0.46875, 0.4), torch.tensor([1, 1, 1])
     route = cascade.route(images)
     assert route.tolist() == [0, 1, 2]
@@ -114,7 +114,7 @@ def test_which_member_may_answer():
 
 
 def test_certifying_twice_gives_the_same_radii():
-    cascade = Cascade([Threshold(0.5), Threshold(0.25)], ["1/8"]).eval()
+    cascade = Cascade([threshold(0.5), threshold(0.25)], ["1/8"]).eval()
     images = pixel(0.9, 0.5625, 0.4375)
     assert certified(cascade, images) == certified(cascade, images)
 

@@ -253,8 +253,6 @@ def test_a_module_of_ones_own_with_normalisation_outside(images: Tensor) -> None
 
 def test_memory_is_bounded_by_the_batch(model: nn.Module) -> None:
     """No call sees more images than the batch size, however many there are."""
-    sizes: list[int] = []
-    handle = model.classifier.register_forward_hook(lambda m, args, out: sizes.append(len(args[0])))
     images = torch.rand(300, 3, 8, 8)
     from acert_zoo.bounds import radius_search
     from acert_zoo.certificates import certify
@@ -270,9 +268,7 @@ def test_memory_is_bounded_by_the_batch(model: nn.Module) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(radius_search, "class_margins", spy)
         certify.certify(model, images, batch_size=16)
-    handle.remove()
     assert 0 < largest <= 16
-    assert all(s <= 16 for s in sizes)
 
 
 def test_public_names() -> None:

@@ -8,16 +8,14 @@ from torch import Tensor, nn
 from acert_zoo import Cascade, certify
 
 
-class Threshold(nn.Sequential):
-    """Answers 1 where the only pixel exceeds `threshold`: radius |x - threshold|, exactly what IBP proves."""
-
-    input_shape, num_classes = (1, 1, 1), 2
-
-    def __init__(self, threshold: float) -> None:
-        super().__init__(nn.Flatten(), nn.Linear(1, 2))
-        with torch.no_grad():
-            self[1].weight.copy_(torch.tensor([[0.0], [1.0]]))
-            self[1].bias.copy_(torch.tensor([0.0, -threshold]))
+def threshold(value: float) -> nn.Sequential:
+    """Answers 1 where the only pixel exceeds `value`: radius |x - value|, exactly what IBP proves."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    model.input_shape, model.num_classes = (1, 1, 1), 2
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[0.0], [1.0]]))
+        model[1].bias.copy_(torch.tensor([0.0, -value]))
+    return model
 
 
 def pixel(*values: float) -> Tensor:

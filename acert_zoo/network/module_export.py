@@ -1,0 +1,110 @@
+"""A module's forward as a program of core ATen operations, recorded by torch.export.
+
+`torch.export` runs the forward once on tensors without contents (strict=False), through `__call__`, so that hooks,
+replaced forwards, parametrizations and shared layers do what they do; decomposing the result makes it functional,
+which resolves operations in place, on views too. The batch axis is free. Programs are kept, as long as the module is
+unchanged (`module_state.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from acert_zoo.errors import UnsupportedLayerError
+from acert_zoo.network.builder import SUPPORTED
+from acert_zoo.network.module_state import ModuleState
+
+BATCH = 5  # of the example; the axis is free
+_KEPT = 8  # programs
+# Operations that have rules of their own, which their decompositions would only make harder to read.
+_HOPELESS = ("aten.layer_norm", "scaled_dot_product", "multi_head_attention")
+_WHOLE = ("aten.linear.default", "aten.prelu.default")
+
+_log = logging.getLogger(__name__)
+_programs: dict[int, tuple[Any, ModuleState, Any, Any]] = {}
+_table: dict[Any, Any] = {}
+
+
+class Untraceable(UnsupportedLayerError):
+    """The forward cannot be seen whole: whatever any tracer records of it may be one branch of several."""
+
+
+class _Forward(nn.Module):
+    """The module behind a forward of known signature."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training
+
+    def forward(self, images: Tensor) -> Any:
+        return self.model(images)
+
+
+def export(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
+    """The `torch.export.ExportedProgram` of images `dtype` [batch, *shape]; its parameters are named "model.NAME".
+
+    Raises:
+        Untraceable: torch.export cannot record the forward (it branches on values, leaves torch, changes state, ...).
+    """
+    key = id(model)
+    kept = _programs.get(key)
+    if kept is not None:
+        reference, state, setting, program = kept
+        if reference() is model and setting == (shape, dtype) and state.unchanged(model):
+            return program
+        del _programs[key]
+    state = ModuleState(model)
+    program = _export(model, shape, dtype)
+    if state.unchanged(model):  # else the forward changes what it reads: the comparison with the module will say so
+        while len(_programs) >= _KEPT:
+            del _programs[next(iter(_programs))]
+        _programs[key] = (weakref.ref(model), state, (shape, dtype), program)
+    return program
+
+
+def _export(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
+    _log.info("reading %s with torch.export; large models take up to half a minute", type(model).__name__)
+    example = torch.zeros(BATCH, *shape, dtype=dtype, device="cpu")
+    free = ({0: torch.export.Dim("batch", min=1)},)
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # torch's own words on what it cannot export; ours follow as an error
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(_Forward(model), (example,), dynamic_shapes=free, strict=False)
+            _refuse_early(program)
+            return program.run_decompositions(_decompositions())
+    except UnsupportedLayerError:
+        raise
+    except Exception as error:  # the user's own forward runs here: anything may be raised
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise Untraceable(
+            f"{type(model).__name__} cannot be read by torch.export ({type(error).__name__}: "
+            f"{' '.join(lines[:2])[:300]}); its forward must not branch on values or on the batch size, keep state or "
+            "leave torch"
+        ) from error
+    finally:
+        logging.disable(level)
+
+
+def _refuse_early(program: Any) -> None:
+    """Names operations that surely have no rule before they are decomposed, which takes long for large models."""
+    for node in program.graph.nodes:
+        if any(word in str(node.target) for word in _HOPELESS):
+            raise UnsupportedLayerError(f"layer {node.name!r} ({node.target}) is not supported; supported: {SUPPORTED}")
+
+
+def _decompositions() -> dict[Any, Any]:
+    """torch's table of decompositions to core ATen, less what is kept whole; made once, which takes a second."""
+    if not _table:
+        for operation, decomposition in torch.export.default_decompositions().items():
+            if str(operation) not in _WHOLE:
+                _table[operation] = decomposition
+    return _table
