@@ -35,6 +35,8 @@ class Program(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.ModuleList()
+        self.head: nn.Module = nn.Identity()
+        self.bias = 0.0
         self.statements: list[Statement] = []
         self.calls = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -61,6 +62,7 @@ def evaluate(
         network = model_from_state_dict(state_dict, str(arch), parse_arch_arguments(arch_args), info)
     else:
         network = read_model(model, onnx)
+    labels: Any
     if samples:
         images, labels = sample_data(dataset, limit)
         split = "samples"

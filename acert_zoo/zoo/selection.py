@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from acert_zoo.errors import InvalidInputError, UnknownNameError
 from acert_zoo.exact_numbers import parse_eps
@@ -18,7 +19,7 @@ TEXT_FIELDS = ("name", "dataset", "method", "kind", "arch", "license", "rounding
 NUMBER_FIELDS = ("kappa", "accuracy", "acr", "acr_percent", "parameters", "version", "size", "eps_max", "hours")
 CERTIFIED = "certified"  # certified@EPS: the certified accuracy recorded at that eps
 FIELDS = (*TEXT_FIELDS, *NUMBER_FIELDS, f"{CERTIFIED}@EPS")
-_OPERATORS: dict[str, Callable[[object, object], bool]] = {
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
     "!=": operator.ne,

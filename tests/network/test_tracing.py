@@ -312,8 +312,8 @@ def test_a_trace_that_differs_from_the_model_is_caught():
     ("model", "message"),
     [
         (
-            nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.Sigmoid(), nn.Linear(8, 2)),
-            r"layer '2' \(aten.sigmoid.default in Sigmoid\)",
+            nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.GELU(), nn.Linear(8, 2)),
+            r"layer '2' \(aten.gelu.default in GELU\)",
         ),
         (Code(lambda m, x: m.head(torch.exp(x).flatten(1)), head=head()), "exp"),
         (Code(lambda m, x: m.head((x * x).flatten(1)), head=head()), "product of two values"),
