@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import acert_zoo
+from acert_zoo._json import canonical_json
 from acert_zoo.errors import AcertZooError, DownloadError, InvalidInputError, WeightsError
 from tests.support.hub import ConnectedServer, new_session
 from tests.support.models import KWARGS, files_of, small_model, with_config
@@ -291,7 +292,7 @@ def test_a_member_of_a_cascade_is_a_registered_checkpoint_or_nothing(
 ) -> None:
     for member in ("/etc/passwd", str(tmp_path / "saved"), f"hf-hub:{REPO}", "nothing"):
         document = {"schema_version": 1, "members": [{"name": member, "sha256": "0" * 64}] * 2, "gates": ["1/255"]}
-        content = json.dumps(document).encode()
+        content = canonical_json(json.dumps(document).encode())
         config = with_config(files, kind="cascade", sha256=hashlib.sha256(content).hexdigest(), size=len(content))
         (tmp_path / "saved" / "config.json").write_bytes(config["config.json"])
         (tmp_path / "saved" / "cascade.json").write_bytes(content)
