@@ -56,7 +56,7 @@ def evaluate(
     images, labels = datasets.load_split(dataset, "test", data_root)
     total = len(labels)
     if limit is not None and limit < 1:
-        raise InvalidInputError(f"limit is {limit}; a positive number of images is meant")
+        raise InvalidInputError(f"limit is {limit}; expected a positive number of images")
     n = total if limit is None else min(limit, total)
     rank, world = distributed.rank(), distributed.world_size()
     radius = torch.zeros(n, dtype=torch.float64)

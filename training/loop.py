@@ -68,7 +68,7 @@ class StepLoss(nn.Module):
     def forward(self, batch: Batch) -> Loss:
         loss = self.objective(batch)
         if not isinstance(loss, Loss):
-            raise InvalidInputError(f"objective {self.recipe.objective!r} gave {type(loss).__name__}; a Loss is meant")
+            raise InvalidInputError(f"objective {self.recipe.objective!r} gave {type(loss).__name__}; expected a Loss")
         if self.recipe.optimizer.l1:
             penalty = regularizers.l1(weights_of(self.model))
             loss = dataclasses.replace(loss, total=loss.total + self.recipe.optimizer.l1 * penalty)

@@ -181,7 +181,7 @@ def find_objective(name: str) -> Callable[[Batch], Loss]:
     except (ImportError, AttributeError, SyntaxError) as error:
         raise InvalidInputError(f"objective {name!r} cannot be loaded: {error}") from error
     if not callable(found):
-        raise InvalidInputError(f"objective {name!r} is {found!r}; a function from a Batch to a Loss is meant")
+        raise InvalidInputError(f"objective {name!r} is {found!r}; expected a function from a Batch to a Loss")
     return found
 
 

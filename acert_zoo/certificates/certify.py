@@ -41,7 +41,7 @@ def make_certifier(
     """The certifier of `model`; arguments and errors as `certify`."""
     method, rounding = BoundMethod.among(method), RoundingLevel.among(rounding, SELECTABLE_LEVELS)
     if budget is not None and not (isinstance(budget, (int, float)) and budget > 0):
-        raise InvalidInputError(f"budget {budget!r}: a positive number of seconds is meant")
+        raise InvalidInputError(f"budget {budget!r}: expected a positive number of seconds")
     if not isinstance(model, nn.Module):
         raise InvalidInputError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
     model = uncompiled(model, rounding)

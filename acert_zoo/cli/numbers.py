@@ -26,7 +26,7 @@ def parse_share(text: str) -> Fraction:
     except (ValueError, ZeroDivisionError):
         share = Fraction(-1)
     if not 0 <= share <= 1:
-        raise InvalidInputError(f"--fail-under {text!r}: a share such as 40% or 0.4 is meant")
+        raise InvalidInputError(f"--fail-under {text!r}: expected a share such as 40% or 0.4")
     return share
 
 

@@ -85,10 +85,10 @@ def _read(info: DatasetInfo, folder: Path, stem: str) -> tuple[np.ndarray, np.nd
     channels, height, width = info.input_shape
     if images.dtype != np.uint8 or images.shape[1:] != (height, width, channels):
         raise DatasetNotFoundError(
-            f"{paths[0]} is {images.dtype} {images.shape}; uint8 (N, {height}, {width}, {channels}) is meant"
+            f"{paths[0]} is {images.dtype} {images.shape}; expected uint8 (N, {height}, {width}, {channels})"
         )
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-        raise DatasetNotFoundError(f"{paths[1]} is {labels.dtype} {labels.shape}; {len(images)} integers are meant")
+        raise DatasetNotFoundError(f"{paths[1]} is {labels.dtype} {labels.shape}; expected {len(images)} integers")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < info.num_classes:
         raise DatasetNotFoundError(f"{paths[1]} has labels outside 0 to {info.num_classes - 1}")
     return images, labels.astype(np.int64)

@@ -49,7 +49,7 @@ def _from_loader(loader: Iterable[Any], labels: Any, input_shape: Sequence[int] 
     for batch in loader:
         pixels, target = _pair(batch)
         if not isinstance(pixels, Tensor):
-            raise InvalidInputError(f"the DataLoader gives {type(pixels).__name__}; batches of tensors are meant")
+            raise InvalidInputError(f"the DataLoader gives {type(pixels).__name__}; expected batches of tensors")
         parts.append(pixels)
         if target is not None:
             targets.append(torch.as_tensor(target).reshape(-1))
@@ -77,9 +77,7 @@ def _pair(item: Any) -> tuple[Any, Any]:
     if len(item) == 1:
         return item[0], None
     if len(item) != 2:
-        raise InvalidInputError(
-            f"the data give {len(item)} values an item; an image, or an image and a label are meant"
-        )
+        raise InvalidInputError(f"the data give {len(item)} values an item; expected an image, or an image and a label")
     return item[0], item[1]
 
 
@@ -100,7 +98,7 @@ def _pixels(item: Any, input_shape: Sequence[int] | None, i: int) -> Tensor:
         item = torch.from_numpy(np.ascontiguousarray(item))
     if not isinstance(item, Tensor):
         raise InvalidInputError(
-            f"image {i} is a {type(item).__name__}; a tensor or array [C, H, W] or a PIL.Image is meant"
+            f"image {i} is a {type(item).__name__}; expected a tensor or array [C, H, W] or a PIL.Image"
         )
     return item
 

@@ -45,7 +45,7 @@ def read_registration(path: str | os.PathLike[str]) -> DatasetInfo:
         raise type(error)(f"data-set file {str(file)!r}: {error}") from None
     files = values.get("files", ".")
     if not isinstance(files, str):
-        raise InvalidInputError(f"data-set file {str(file)!r}: files is {files!r}; the name of a folder is meant")
+        raise InvalidInputError(f"data-set file {str(file)!r}: files is {files!r}; expected the name of a folder")
     return replace(info, files=file.absolute().parent / files)
 
 

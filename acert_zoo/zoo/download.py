@@ -32,14 +32,14 @@ _NO_REVISION = re.compile(r"/|.*(\.\.|[\\:\0])|$", re.DOTALL)  # what git refuse
 def check_repo_id(repo_id: str) -> str:
     """`repo_id` itself where it has the form owner/name."""
     if not isinstance(repo_id, str) or not _REPO.fullmatch(repo_id) or ".." in repo_id or "--" in repo_id:
-        raise InvalidInputError(f"Hub repository {repo_id!r}: owner/name is meant")
+        raise InvalidInputError(f"Hub repository {repo_id!r}: expected owner/name")
     return repo_id
 
 
 def check_revision(revision: str) -> str:
     """`revision` itself where it can name a branch, tag or commit; its file in the cache has that name."""
     if not isinstance(revision, str) or _NO_REVISION.match(revision):
-        raise InvalidInputError(f"Hub revision {revision!r}: a branch, tag or commit id is meant")
+        raise InvalidInputError(f"Hub revision {revision!r}: expected a branch, tag or commit id")
     return revision
 
 

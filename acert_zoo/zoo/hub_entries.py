@@ -54,7 +54,7 @@ def acert(
     if not found:
         raise UnknownNameError.near("data set with ACERT models", dataset, {str(m.dataset) for m in acert_models})
     if isinstance(kappa, bool) or not isinstance(kappa, (int, float)) or not 0 <= kappa <= 1:
-        raise InvalidInputError(f"kappa = {kappa!r}; a number in [0, 1] is meant")
+        raise InvalidInputError(f"kappa = {kappa!r}; expected a number in [0, 1]")
     if kappa not in found and not nearest:
         values = ", ".join(f"{k:g}" for k in sorted(found))
         raise UnknownNameError(

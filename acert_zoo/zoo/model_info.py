@@ -41,10 +41,10 @@ class Metric:
             raise UnknownNameError.near("metric", self.metric, METRICS)
         if type(self.value) not in (int, float) or not 0 <= self.value <= 100:
             raise InvalidInputError(
-                f"metric {self.metric!r} has the value {self.value!r}; a number in [0, 100] is meant"
+                f"metric {self.metric!r} has the value {self.value!r}; expected a number in [0, 100]"
             )
         if type(self.n) is not int or self.n < 1:
-            raise InvalidInputError(f"metric {self.metric!r} has n = {self.n!r}; a positive number of images is meant")
+            raise InvalidInputError(f"metric {self.metric!r} has n = {self.n!r}; expected a positive number of images")
         for key in ("unit", "dataset", "split", "eps", "method", "rounding"):
             if not isinstance(getattr(self, key), str | None):
                 raise InvalidInputError(f"metric {self.metric!r}: {key} {getattr(self, key)!r} is not a string")
@@ -61,9 +61,9 @@ class HubLocation:
 
     def __post_init__(self) -> None:
         if not isinstance(self.repo_id, str) or not _REPO.fullmatch(self.repo_id):
-            raise InvalidInputError(f"Hub repository {self.repo_id!r}: owner/name is meant")
+            raise InvalidInputError(f"Hub repository {self.repo_id!r}: expected owner/name")
         if not isinstance(self.revision, str) or not re.fullmatch(r"[0-9a-f]{40}", self.revision):
-            raise InvalidInputError(f"Hub revision {self.revision!r}: a commit id of 40 hexadecimal digits is meant")
+            raise InvalidInputError(f"Hub revision {self.revision!r}: expected a commit id of 40 hexadecimal digits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ class ModelInfo:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise InvalidInputError(f"model name {self.name!r}: lower-case letters, digits and _ are meant")
+            raise InvalidInputError(f"model name {self.name!r}: expected lower-case letters, digits and _")
         if type(self.version) is not int or not 1 <= self.version < 10**6:
             raise InvalidInputError(f"{self.name}: version {self.version!r} is not a positive integer")
         if self.kind not in KINDS:

@@ -124,9 +124,9 @@ def test_a_folder_without_the_data_says_how_to_get_it(tmp_path: Path) -> None:
     ("images", "labels", "message"),
     [
         (np.zeros((2, 32, 32, 3), np.float32), np.zeros(2, int), "float32"),
-        (np.zeros((2, 3, 32, 32), np.uint8), np.zeros(2, int), r"uint8 \(N, 32, 32, 3\) is meant"),
-        (np.zeros((2, 32, 32, 3), np.uint8), np.zeros(3, int), "2 integers are meant"),
-        (np.zeros((2, 32, 32, 3), np.uint8), np.zeros(2), "2 integers are meant"),
+        (np.zeros((2, 3, 32, 32), np.uint8), np.zeros(2, int), r"expected uint8 \(N, 32, 32, 3\)"),
+        (np.zeros((2, 32, 32, 3), np.uint8), np.zeros(3, int), "expected 2 integers"),
+        (np.zeros((2, 32, 32, 3), np.uint8), np.zeros(2), "expected 2 integers"),
         (np.zeros((2, 32, 32, 3), np.uint8), np.array([0, 10]), "labels outside 0 to 9"),
         (np.zeros((2, 32, 32, 3), np.uint8), np.array([-1, 0]), "labels outside 0 to 9"),
     ],

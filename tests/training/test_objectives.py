@@ -397,5 +397,5 @@ def test_what_an_objective_of_ones_own_gives_is_checked(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     recipe = tiny_recipe(objective="my_sums:wrong")
-    with pytest.raises(InvalidInputError, match="'my_sums:wrong' gave Tensor; a Loss is meant"):
+    with pytest.raises(InvalidInputError, match="'my_sums:wrong' gave Tensor; expected a Loss"):
         StepLoss(tiny_model(), recipe)(tiny_batch(recipe=recipe))

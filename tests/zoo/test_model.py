@@ -94,9 +94,9 @@ def test_names_that_mean_nothing(zoo: Path, tmp_path: Path) -> None:
         acert_zoo.load_model(tmp_path / "nothing.safetensors")
     with pytest.raises(WeightsError, match=r"holds no config\.json"):
         acert_zoo.load_model(tmp_path)
-    with pytest.raises(InvalidInputError, match="owner/name is meant"):
+    with pytest.raises(InvalidInputError, match="expected owner/name"):
         acert_zoo.load_model("hf-hub:owner")
-    with pytest.raises(InvalidInputError, match="owner/name is meant"):
+    with pytest.raises(InvalidInputError, match="expected owner/name"):
         acert_zoo.load_model("hf-hub:../../etc")
 
 

@@ -143,7 +143,7 @@ def test_near_names_and_data_sets(path: Path) -> None:
         ({"metrics": []}, "the registry also needs metrics"),
         ({"license": None}, "the registry also needs license"),
         ({"expected_logits": None}, "the registry also needs expected_logits"),
-        ({"hub": {"repo_id": "owner", "revision": "0" * 40}}, "owner/name is meant"),
+        ({"hub": {"repo_id": "owner", "revision": "0" * 40}}, "expected owner/name"),
         ({"hub": {"repo_id": "owner/repo", "revision": "main"}}, "commit id"),
         ({"colour": "red"}, "unknown key of a ModelInfo 'colour'"),
     ],
