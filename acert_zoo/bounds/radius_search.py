@@ -84,22 +84,22 @@ class Experience:
         self._radius = _Line(1.0, (0.2, 2.0))
         self._exponent = _Line(0.0, (0.0, 40.0))
 
-    def learn(self, clean: Tensor, radius: Tensor, exponent: Tensor) -> None:
-        start = soft_minimum(clean)
-        good = (radius > SMALLEST) & (radius < 1) & (start > 0) & (exponent > 0) & exponent.isfinite()
-        self._radius.learn(start[good].log(), radius[good].log())
+    def learn(self, at_zero: Tensor, radius: Tensor, exponent: Tensor) -> None:
+        soft = soft_minimum(at_zero)
+        good = (radius > SMALLEST) & (radius < 1) & (soft > 0) & (exponent > 0) & exponent.isfinite()
+        self._radius.learn(soft[good].log(), radius[good].log())
         self._exponent.learn(radius[good].log(), exponent[good].log())
 
     @property
     def known(self) -> bool:
         return self._radius.known
 
-    def guess(self, clean: Tensor) -> tuple[Tensor, Tensor]:
+    def guess(self, at_zero: Tensor) -> tuple[Tensor, Tensor]:
         """(first eps, exponent there) of images with these margins at 0, [n, K]."""
-        start = soft_minimum(clean)
+        soft = soft_minimum(at_zero)
         if not self.known:
-            return GUESS * start, torch.full_like(start, EXPONENT)
-        radius = torch.exp(self._radius(start.log())).clamp(max=1.0)
+            return GUESS * soft, torch.full_like(soft, EXPONENT)
+        radius = torch.exp(self._radius(soft.log())).clamp(max=1.0)
         return radius, torch.exp(self._exponent(radius.log()).clamp(-3, 7))
 
     @property
@@ -148,20 +148,20 @@ class RadiusSearch:
         radius = torch.zeros(len(labels), dtype=torch.float64)
         margin = torch.full_like(radius, math.nan)
         wide = logits.double()
-        clean = (wide.gather(1, labels.unsqueeze(1)) - wide).scatter(1, labels.unsqueeze(1), math.inf).cpu()
+        at_zero = (wide.gather(1, labels.unsqueeze(1)) - wide).scatter(1, labels.unsqueeze(1), math.inf).cpu()
         correct = (logits.argmax(1) == labels).cpu().nonzero().squeeze(1)
         if len(correct) == 0:
             return RadiusResult(radius, margin, 0)
         x, y = images[correct.to(self.device)], labels[correct.to(self.device)]
-        low, low_value, evaluations, proofs = self._search(x, y, clean[correct])
+        low, low_value, evaluations, proofs = self._search(x, y, at_zero[correct])
         found = low > 0
         radius[correct] = low
         margin[correct[found]] = low_value[found]
         return RadiusResult(radius, margin, evaluations, proofs)
 
-    def _search(self, x: Tensor, y: Tensor, clean: Tensor) -> tuple[Tensor, Tensor, int, int]:
-        """(radii, R there, evaluations, proofs) of correct samples with margins `clean` [n, K]; inf for the label."""
-        start = clean.amin(1)
+    def _search(self, x: Tensor, y: Tensor, at_zero: Tensor) -> tuple[Tensor, Tensor, int, int]:
+        """(radii, R there, evaluations, proofs) of correct samples with margins `at_zero` [n, K]; inf for the label."""
+        smallest = at_zero.amin(1)
 
         def fast(index: Tensor, eps: Tensor) -> Tensor:
             index, pieces = index.to(self.device), -(-len(index) // SEARCH_BATCH_SIZE)
@@ -169,24 +169,24 @@ class RadiusSearch:
             return torch.cat([class_margins(self.network, x[i], y[i], e) for i, e in parts]).double().cpu()
 
         experience = Experience()
-        guess, exponent = experience.guess(clean)
+        guess, exponent = experience.guess(at_zero)
         # Equal logits leave nothing to scale the search by, and a float32 overflow nothing to search.
-        usable = ((start > 0) & start.isfinite()).nonzero().squeeze(1)
-        low, low_value, spent = torch.zeros_like(start), torch.zeros_like(start), 0
+        usable = ((smallest > 0) & smallest.isfinite()).nonzero().squeeze(1)
+        low, low_value, spent = torch.zeros_like(smallest), torch.zeros_like(smallest), 0
         if len(usable):
             settle = None if self.rigorous is None else SETTLED
             if len(usable) > 16:  # a few pilots give the others a good first guess
                 pilots = usable[:8]
                 first = find_roots(
-                    lambda i, e: fast(pilots[i], e), clean[pilots], guess[pilots], exponent[pilots], 0.01, settle=0.05
+                    lambda i, e: fast(pilots[i], e), at_zero[pilots], guess[pilots], exponent[pilots], 0.01, settle=0.05
                 )
-                experience.learn(clean[pilots], first.point, first.exponent)
+                experience.learn(at_zero[pilots], first.point, first.exponent)
                 spent += first.evaluations
-                guess, exponent = experience.guess(clean)
+                guess, exponent = experience.guess(at_zero)
                 guess[pilots], exponent[pilots] = first.point, first.exponent
             roots = find_roots(
                 lambda i, e: fast(usable[i], e),
-                clean[usable],
+                at_zero[usable],
                 guess[usable],
                 exponent[usable],
                 self.rtol,
@@ -199,26 +199,26 @@ class RadiusSearch:
             guess[usable], exponent[usable] = roots.point, roots.exponent
         if self.rigorous is None:
             return low, low_value, spent, 0
-        low, low_value, evaluations, proofs = self._prove(x.cpu(), y.cpu(), clean, guess, exponent)
+        low, low_value, evaluations, proofs = self._prove(x.cpu(), y.cpu(), at_zero, guess, exponent)
         return low, low_value, spent + evaluations, proofs
 
     def _prove(
-        self, x: Tensor, y: Tensor, clean: Tensor, guess: Tensor, exponent: Tensor
+        self, x: Tensor, y: Tensor, at_zero: Tensor, guess: Tensor, exponent: Tensor
     ) -> tuple[Tensor, Tensor, int, int]:
         """The search goes on with the rigorous bound as its function: every radius it returns has passed."""
         assert self.rigorous is not None
-        clean, start = clean.clone(), clean.amin(1)
-        low, low_value, spent, proofs = torch.zeros_like(start), torch.zeros_like(start), 0, 0
-        unsure = (~((start > 0) & start.isfinite())).nonzero().squeeze(1)
+        at_zero, smallest = at_zero.clone(), at_zero.amin(1)
+        low, low_value, spent, proofs = torch.zeros_like(smallest), torch.zeros_like(smallest), 0, 0
+        unsure = (~((smallest > 0) & smallest.isfinite())).nonzero().squeeze(1)
         if len(unsure):
-            clean[unsure] = self.rigorous.class_margins(x[unsure], y[unsure], 0.0)
-            start[unsure] = clean[unsure].amin(1)
-            guess[unsure] = GUESS * start[unsure]
+            at_zero[unsure] = self.rigorous.class_margins(x[unsure], y[unsure], 0.0)
+            smallest[unsure] = at_zero[unsure].amin(1)
+            guess[unsure] = GUESS * smallest[unsure]
             spent, proofs = len(unsure), len(unsure)
-        todo = ((start > 0) & start.isfinite()).nonzero().squeeze(1)
+        todo = ((smallest > 0) & smallest.isfinite()).nonzero().squeeze(1)
         if len(todo):
             low[todo], low_value[todo], evaluations, more = prove(
-                self.rigorous, self.change, x[todo], y[todo], clean[todo], guess[todo], exponent[todo], self.rtol
+                self.rigorous, self.change, x[todo], y[todo], at_zero[todo], guess[todo], exponent[todo], self.rtol
             )
             spent, proofs = spent + evaluations, proofs + more
         return low, low_value, spent, proofs

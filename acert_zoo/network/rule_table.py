@@ -6,7 +6,7 @@ layer is either taught or refused on purpose. CONTRIBUTING.md says how to add on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 from acert_zoo.errors import UnsupportedLayerError
@@ -38,9 +38,6 @@ class RuleTable(Generic[R]):
 
     def __contains__(self, step: Step) -> bool:
         return type(step) in self.rules
-
-    def __iter__(self) -> Iterator[type[Step]]:
-        return iter(self.rules)
 
     def __getitem__(self, step: Step) -> R:
         """The rule of a step.

@@ -12,7 +12,7 @@ from acert_zoo.bounds.ibp import robust_margin
 from acert_zoo.bounds.radius_search import certified_radius
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.errors import UnknownNameError, UnsoundSettingError
-from acert_zoo.network.graph import Network
+from acert_zoo.network.graph import Flatten, Linear, Network, ReLU
 from acert_zoo.network.tracing import trace
 from tests.support.models import small_model
 
@@ -103,6 +103,29 @@ def test_a_plateau_just_below_0_does_not_hold_up_the_search(rounding: str, weigh
     root = 0.5 - 0.2 / weight
     assert root * (1 - 2e-6) <= found.radius.item() <= root * (1 + 1e-6)
     assert found.evaluations <= 50
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("rounding", LEVELS)
+def test_hostile_networks_end_within_the_bound(seed: int, rounding: str) -> None:
+    """Weights between 2^-40 and 2^40: steps, plateaus, overflows; what is returned passes a fresh proof."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def linear(source: int, inputs: int, outputs: int) -> Linear:
+        scale = 2.0 ** torch.randint(-40, 40, (outputs, inputs), generator=generator)
+        weight = torch.randn(outputs, inputs, generator=generator) * scale
+        return Linear(inputs=(source,), weight=weight, bias=torch.randn(outputs, generator=generator))
+
+    hidden = (linear(1, 4, 6), ReLU(inputs=(2,)), linear(3, 6, 5), ReLU(inputs=(4,)), linear(5, 5, 3))
+    network = Network((Flatten(inputs=(0,)), *hidden))
+    images = torch.rand(20, 1, 2, 2, generator=generator)
+    labels = network(images).argmax(1)
+    found = certified_radius(network, images, labels, rounding=rounding)
+    assert found.evaluations <= 98 * 20
+    assert ((found.radius >= 0) & (found.radius <= 1)).all()
+    if rounding != "float32":
+        good = found.radius > 0
+        assert RigorousNetwork(network, rounding).proves(images[good], labels[good], found.radius[good]).all()
 
 
 @pytest.mark.parametrize("seed", range(6))
