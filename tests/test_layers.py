@@ -7,6 +7,7 @@ import inspect
 import pytest
 
 from acert_zoo.bounds import auto_lirpa_module, box_changes, crown_rules, ibp, rigorous_rules
+from acert_zoo.complete import linear_rules
 from acert_zoo.network import graph
 from acert_zoo.network.graph import Step
 from acert_zoo.network.rule_table import RuleTable
@@ -18,6 +19,7 @@ TABLES = {
     "float32-deployed": rigorous_rules.FLOAT32_DEPLOYED,
     "changes of boxes": box_changes.RULES,
     "rigorous CROWN": crown_rules.RULES,
+    "linear bounds of complete verification": linear_rules.RULES,
     "auto-LiRPA": auto_lirpa_module.LAYERS,
     "training's CROWN-IBP": crown_ibp.RULES,
 }

@@ -129,7 +129,7 @@ def _linear(step: Linear, claim: Claim, boxes: Boxes, slopes: Tensor | None) -> 
 
 def _conv(step: Conv, claim: Claim, boxes: Boxes, slopes: Tensor | None) -> Pulled:
     a, shape = claim.coefficients, boxes[0].lower.shape
-    new = _conv_back(a, step.weight, step.stride, step.padding, step.dilation, step.groups, shape)
+    new = transposed_conv(a, step.weight, step.stride, step.padding, step.dilation, step.groups, shape)
     return _affine(step, claim, boxes[0], new, step.weight.shape[0] // step.groups * step.weight[0, 0].numel())
 
 
@@ -145,7 +145,7 @@ def _avg_pool(step: AvgPool, claim: Claim, boxes: Boxes, slopes: Tensor | None) 
     (a, beta), (x,), n = claim, boxes, step.inner_length
     channels = x.lower.shape[1]
     ones = torch.ones(channels, 1, *step.kernel_size, dtype=a.dtype)
-    new = _conv_back(a, ones, step.stride, step.padding, (1, 1), channels, x.lower.shape) / n
+    new = transposed_conv(a, ones, step.stride, step.padding, (1, 1), channels, x.lower.shape) / n
     k = factor(max(n + 1, a[0].numel()))
     return [new], pay(gain(beta, torch.zeros_like(beta)), k * inner(a.abs(), step(magnitude(x)) + TINY), x)
 
@@ -183,7 +183,7 @@ def _reshape(step: Step, claim: Claim, boxes: Boxes, slopes: Tensor | None) -> P
     return [a.reshape(len(a), *boxes[0].lower.shape[1:])], claim.beta
 
 
-def _conv_back(
+def transposed_conv(
     a: Tensor,
     weight: Tensor,
     stride: tuple[int, int],

@@ -19,26 +19,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from acert_zoo.bounds.crown_rules import covered
 from acert_zoo.bounds.ibp import Interval
-from acert_zoo.errors import UnsupportedLayerError
-from acert_zoo.network.graph import (
-    Add,
-    Affine,
-    AvgPool,
-    BatchNorm,
-    Concat,
-    Conv,
-    Flatten,
-    Network,
-    Permute,
-    ReLU,
-    Reshape,
-    Step,
-)
+from acert_zoo.complete.linear_rules import RULES
+from acert_zoo.network.graph import Network, ReLU
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +164,7 @@ class _Pass:
                 a, gain = self._relu(index - 1, a, gradient)
                 parts, bounds = [a], bounds + gain
             else:
-                parts, constant = pull_back(step, a, [boxes[i].lower.shape for i in step.inputs])
+                parts, constant = RULES[step](step, a, [boxes[i].lower.shape for i in step.inputs])
                 bounds = bounds if constant is None else bounds + constant
             for i, part in zip(step.inputs, parts, strict=True):
                 pending[i] = pending[i] + part if i in pending else part
@@ -226,47 +212,3 @@ class _Pass:
             out.index_copy_(1, layer.index, own * slope[:, layer.columns] + shift[:, layer.columns])
             values[index] = out.view(inputs[0].shape)
         return z
-
-
-def pull_back(step: Step, a: Tensor, shapes: Sequence[torch.Size]) -> tuple[list[Tensor], Tensor | None]:
-    """(coefficients for each input, what the bias adds [S]) of an affine or rearranging step."""
-    if isinstance(step, Add):
-        return [a, a], None
-    if isinstance(step, Concat):
-        return list(a.split([s[step.dim] for s in shapes], dim=step.dim)), None
-    if isinstance(step, Permute):
-        return [a.permute([step.dims.index(i) for i in range(len(step.dims))]).contiguous()], None
-    if isinstance(step, (Flatten, Reshape)):
-        return [a.reshape(len(a), *shapes[0][1:])], None
-    if isinstance(step, BatchNorm):
-        scale, shift = step.scale_shift(step.mean, step.var)
-        shape = (1, -1) + (1,) * (a.dim() - 2)
-        return [a * scale.view(shape)], (a.flatten(2).sum(2) if a.dim() > 2 else a) @ shift
-    if isinstance(step, AvgPool):
-        channels = shapes[0][1]
-        ones = a.new_full((channels, 1, *step.kernel_size), 1.0 / (step.kernel_size[0] * step.kernel_size[1]))
-        return [_transposed(a, ones, step.stride, step.padding, (1, 1), channels, shapes[0])], None
-    if isinstance(step, Conv):
-        gain = a.flatten(2).sum(2) @ step.bias
-        new = _transposed(a, step.weight, step.stride, step.padding, step.dilation, step.groups, shapes[0])
-        return [new], gain
-    if isinstance(step, Affine):
-        return [a @ step.weight], a @ step.bias
-    raise UnsupportedLayerError(f"no backward rule for step {step.name!r} ({type(step).__name__})")
-
-
-def _transposed(
-    a: Tensor,
-    weight: Tensor,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
-    shape: Sequence[int],
-) -> Tensor:
-    """The transpose of a convolution whose input has `shape`."""
-    missing = [
-        shape[2 + d] - ((a.shape[2 + d] - 1) * stride[d] - 2 * padding[d] + dilation[d] * (weight.shape[2 + d] - 1) + 1)
-        for d in (0, 1)
-    ]
-    return F.conv_transpose2d(a, weight, None, stride, padding, missing, groups, dilation)
