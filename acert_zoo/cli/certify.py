@@ -62,7 +62,7 @@ LEVELS = [level.value for level in SELECTABLE_LEVELS]
 @click.option("--attack", is_flag=True, help="Also attack each image: an upper bound on its true radius.")
 @click.option("--budget", type=float, metavar="SECONDS", help="Seconds an image that slow methods may take.")
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images at a time.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: the idle ones]")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: one a core]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write certificates; continues a part.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def certify(**options: Any) -> int:

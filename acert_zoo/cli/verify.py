@@ -11,6 +11,7 @@ import click
 from acert_zoo.cli.inputs import SPLITS, dataset_file_option, read_model
 from acert_zoo.cli.numbers import duration
 from acert_zoo.cli.terminal import print_facts, print_json, printable, progress_bar
+from acert_zoo.cli.threads import default_threads
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +61,8 @@ def verify(
     from acert_zoo.certificates.file import read_file
 
     certificates = read_file(file, keep_altered=True)  # refuses what is no certificate file before torch is imported
+    import torch
+
     from acert_zoo.certificates.verify import verify_file
 
     given = read_model(model, onnx) if model is not None or onnx is not None else None
@@ -67,6 +70,7 @@ def verify(
     source: Mapping[str, Tensor] | str | None = images
     if data is not None:
         source = _dataset_images(data, split or "test", data_root, [line.id for line in certificates.lines])
+    torch.set_num_threads(default_threads())
     with progress_bar("verifying", len(certificates.lines)) as progress:
         report = verify_file(
             file,

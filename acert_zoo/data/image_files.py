@@ -29,6 +29,8 @@ MAX_PIXELS = 2**25  # the header alone decides: decoding 80 million pixels takes
 # Pillow modes that convert to RGB without loss. CMYK, YCbCr, LAB and HSV do not.
 _EXACT_MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
 _DEEP_GREY_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
+# How files lay out samples of more than 8 bits (of which Pillow drops the low byte) or of 5 and 6 bits (rounded to 8).
+_INEXACT_LAYOUTS = (";16", ";16B", ";16L", ";16N", ";15", ";12")
 _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R 601-2, as Pillow's own conversion to grey
 
 
@@ -179,20 +181,22 @@ def _samples(path: str | os.PathLike[str], name: str, file: ImageFile) -> _Decod
 
     raw = _raw_mode(file)
     transparent = file.info.get("transparency")
-    if file.mode in _DEEP_GREY_MODES or (file.mode == "I" and file.format == "PNG"):
+    if raw.startswith("I;16") and (file.mode in _DEEP_GREY_MODES or (file.mode == "I" and file.format == "PNG")):
         grey = np.asarray(_upright(file)).astype(np.uint16)[..., None]
+        if _white_is_zero(file):
+            grey = 65535 - grey
         return _Decoded(None, grey, transparent is not None and bool((grey == transparent).any()))
     if file.mode in ("I", "F"):
         raise InvalidInputError(
             f"image file {name!r} has colour mode {file.mode}, whose range no format fixes; save it with 8 or 16 bits"
         )
-    if ";16" not in raw:
+    if not raw.endswith(_INEXACT_LAYOUTS) and file.mode not in _DEEP_GREY_MODES:
         file.load()
         return _Decoded(ImageOps.exif_transpose(file))
     if file.format != "PNG" or raw not in ("RGB;16B", "RGBA;16B"):
         raise InvalidInputError(
-            f"image file {name!r} has 16 bits a sample in a form that cannot be read exactly ({file.format} {raw}); "
-            "save it as 8-bit PNG, or as 16-bit PNG in grey or RGB"
+            f"image file {name!r} stores its samples in a form that cannot be read exactly ({file.format} {raw}); "
+            "save it as PNG with 8 bits, or with 16 bits in grey or RGB"
         )
     # Pillow keeps the high bytes alone. Read as if it were little-endian, the same file yields the low ones.
     high = np.asarray(_upright(file)).astype(np.uint16)
@@ -204,6 +208,11 @@ def _samples(path: str | os.PathLike[str], name: str, file: ImageFile) -> _Decod
     if samples.shape[2] == 4:
         return _Decoded(None, colour, bool((samples[..., 3] != 65535).any()))
     return _Decoded(None, colour, transparent is not None and bool((colour == transparent).all(2).any()))
+
+
+def _white_is_zero(file: ImageFile) -> bool:
+    """Whether a TIFF file counts from white down; Pillow turns that round for 8 bits, not for 16."""
+    return file.format == "TIFF" and file.tag_v2.get(262) == 0  # type: ignore[attr-defined]
 
 
 def _upright(file: ImageFile) -> Image:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import Any
 
+from acert_zoo.data.registration import class_names
 from acert_zoo.errors import InvalidInputError, UnknownNameError
 from acert_zoo.zoo.display import info_html, info_text
 
@@ -153,6 +154,11 @@ class ModelInfo:
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON stores it."""
         return {**asdict(self), "metrics": [asdict(m) for m in self.metrics]}
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes, in the order of the logits; empty where the data set is not known."""
+        return class_names(self.dataset)
 
     @classmethod
     def from_dict(cls, record: Any) -> ModelInfo:

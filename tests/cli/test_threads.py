@@ -1,4 +1,4 @@
-"""Threads by default: idle cores, within what the process may use; a user's own setting counts."""
+"""Threads by default: as many as the process may use; a user's own setting counts."""
 
 from __future__ import annotations
 
@@ -7,14 +7,6 @@ from pathlib import Path
 import pytest
 
 from acert_zoo.cli import threads
-
-
-@pytest.mark.parametrize(
-    ("cores", "allowed", "load", "expected"),
-    [(8, 8, 0.2, 8), (2, 2, 1.1, 1), (2, 2, 3.0, 1), (64, 4, 10.0, 4), (64, 4, 62.0, 2), (1, 1, 0.0, 1)],
-)
-def test_idle_cores(cores: int, allowed: int, load: float, expected: int) -> None:
-    assert threads.idle_cores(cores, allowed, load) == expected
 
 
 @pytest.mark.parametrize(

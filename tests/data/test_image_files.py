@@ -164,6 +164,24 @@ def test_sixteen_bits_become_their_number_over_65535(tmp_path: Path) -> None:
     assert torch.equal(load_images([tiff], (1, 2, 2))[0], colour[0, 1:2])
 
 
+def test_a_tiff_that_counts_from_white_is_turned_round(tmp_path: Path) -> None:
+    path = save(tmp_path / "grey.tif", DEEP[..., 1])
+    upright = load_images([path], (1, 2, 2))
+    content = path.read_bytes()
+    entry = struct.pack("<HHI", 262, 3, 1)  # photometric interpretation, one short number: 1 is "black is zero"
+    assert content.count(entry + b"\1\0") == 1
+    path.write_bytes(content.replace(entry + b"\1\0", entry + b"\0\0"))
+    assert torch.allclose(load_images([path], (1, 2, 2)), 1 - upright, atol=1e-7)
+
+
+def test_a_bitmap_of_five_bits_a_sample_is_refused(tmp_path: Path) -> None:
+    rows = struct.pack("<4H", 0x7FFF, 0, 0x1234, 0)
+    header = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 0, len(rows), 0, 0, 0, 0)
+    (tmp_path / "five.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 54 + len(rows), 0, 0, 54) + header + rows)
+    with pytest.raises(InvalidInputError, match="cannot be read exactly"):
+        load_images([tmp_path / "five.bmp"], (3, 2, 2), resize=True)
+
+
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32)])
 def test_a_ramp_of_sixteen_bits_stays_a_ramp_when_scaled(tmp_path: Path, channels: int, size: int) -> None:
     ramp = np.tile(np.linspace(0, 65535, 28).round().astype(np.uint16), (28, 1))
@@ -183,7 +201,7 @@ def test_sixteen_bits_are_converted_by_the_same_rules_as_eight(tmp_path: Path) -
     clear = np.concatenate([DEEP, np.full((2, 2, 1), 65534, dtype=np.uint16)], axis=2)
     with pytest.raises(InvalidInputError, match="partly transparent"):
         load_images([deep_png(tmp_path / "clear.png", clear)], (3, 2, 2))
-    with pytest.raises(InvalidInputError, match="16 bits a sample in a form that cannot be read exactly"):
+    with pytest.raises(InvalidInputError, match="form that cannot be read exactly"):
         load_images([deep_png(tmp_path / "grey_alpha.png", DEEP[..., :2])], (3, 2, 2), resize=True)
 
 
