@@ -7,30 +7,21 @@ colour that a model does not take are errors unless `resize` asks for the conver
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from acert_zoo._files import check_plain_file
+from acert_zoo.data.image_decoding import DEEP_GREY_MODES, Decoded, decode
 from acert_zoo.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from PIL.ImageFile import ImageFile
     from torch import Tensor
-
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-MAX_PIXELS = 2**25  # the header alone decides: decoding 80 million pixels takes 20 s, and no model here takes so many
 
 # Pillow modes that convert to RGB without loss. CMYK, YCbCr, LAB and HSV do not.
 _EXACT_MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
-_DEEP_GREY_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
-# How files lay out samples of more than 8 bits (of which Pillow drops the low byte) or of 5 and 6 bits (rounded to 8).
-_INEXACT_LAYOUTS = (";16", ";16B", ";16L", ";16N", ";15", ";12")
 _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R 601-2, as Pillow's own conversion to grey
 
 
@@ -85,13 +76,13 @@ def picture_pixels(picture: Image, input_shape: Sequence[int], name: str) -> Ten
     channels, height, width = input_shape
     if channels not in (1, 3):
         raise InvalidInputError(f"pictures hold 1 or 3 channels; the model takes {channels}")
-    if picture.mode in _DEEP_GREY_MODES:
+    if picture.mode in DEEP_GREY_MODES:
         samples = np.asarray(picture).astype(np.uint16)[..., None]
-        decoded = _Decoded(None, samples)
+        decoded = Decoded(None, samples)
     elif picture.mode in ("I", "F"):
         raise InvalidInputError(f"{name} has colour mode {picture.mode}, whose range is not fixed; give a tensor")
     else:
-        decoded = _Decoded(picture)
+        decoded = Decoded(picture)
     try:
         pixels = _fit(decoded, name, channels, height, width, False)
     except InvalidInputError as error:
@@ -113,7 +104,7 @@ def read_images(paths: Sequence[str | os.PathLike[str]], input_shape: Sequence[i
     stretched = 0
     for position, path in enumerate(paths):
         try:
-            image = _decode(path)
+            image = decode(path)
             pixels[len(read)] = _fit(image, os.fspath(path), channels, height, width, resize)
         except InvalidInputError as error:
             unreadable[position] = str(error)
@@ -124,114 +115,7 @@ def read_images(paths: Sequence[str | os.PathLike[str]], input_shape: Sequence[i
     return ImageBatch(found, read, unreadable, stretched)
 
 
-@dataclass(frozen=True)
-class _Decoded:
-    """One file, upright: an image of at most 8 bits a sample, or samples uint16 [H, W, channels] of 16 bits.
-
-    `transparent`: samples of 16 bits of which some do not count as opaque.
-    """
-
-    image: Image | None
-    samples: np.ndarray | None = None
-    transparent: bool = False
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height)"""
-        if self.samples is not None:
-            return self.samples.shape[1], self.samples.shape[0]
-        assert self.image is not None
-        return self.image.size
-
-
-def _decode(path: str | os.PathLike[str]) -> _Decoded:
-    """The file at `path`, turned as viewers turn it. Colour profiles are not applied."""
-    from PIL import Image, UnidentifiedImageError
-
-    name = os.fspath(path)
-    check_plain_file(path, "image file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is lower than Pillow's
-            with Image.open(path, formats=FORMATS) as file:
-                if file.width * file.height > MAX_PIXELS:
-                    raise InvalidInputError(
-                        f"image file {name!r} is too large: {file.width:,}x{file.height:,} pixels, "
-                        f"at most {MAX_PIXELS:,} are read"
-                    )
-                # A phone's JPEG may hold further pictures (a depth map, say) behind the one that is meant.
-                if getattr(file, "is_animated", False) and file.format != "MPO":
-                    raise InvalidInputError(
-                        f"image file {name!r} is animated or has several pages; a single image is needed"
-                    )
-                return _samples(path, name, file)
-    except UnidentifiedImageError as error:
-        accepted = ", ".join(FORMATS[:-1]) + f" or {FORMATS[-1]}"
-        raise InvalidInputError(f"image file {name!r} is not a readable {accepted} file") from error
-    except Image.DecompressionBombError as error:
-        raise InvalidInputError(f"image file {name!r} is too large: {error}") from error
-    except InvalidInputError:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, IndexError) as error:  # Pillow's "broken"
-        raise InvalidInputError(f"image file {name!r} cannot be read: {error}") from error
-
-
-def _samples(path: str | os.PathLike[str], name: str, file: ImageFile) -> _Decoded:
-    from PIL import Image, ImageOps
-
-    raw = _raw_mode(file)
-    transparent = file.info.get("transparency")
-    if raw.startswith("I;16") and (file.mode in _DEEP_GREY_MODES or (file.mode == "I" and file.format == "PNG")):
-        grey = np.asarray(_upright(file)).astype(np.uint16)[..., None]
-        if _white_is_zero(file):
-            grey = 65535 - grey
-        return _Decoded(None, grey, transparent is not None and bool((grey == transparent).any()))
-    if file.mode in ("I", "F"):
-        raise InvalidInputError(
-            f"image file {name!r} has colour mode {file.mode}, whose range no format fixes; save it with 8 or 16 bits"
-        )
-    if not raw.endswith(_INEXACT_LAYOUTS) and file.mode not in _DEEP_GREY_MODES:
-        file.load()
-        return _Decoded(ImageOps.exif_transpose(file))
-    if file.format != "PNG" or raw not in ("RGB;16B", "RGBA;16B"):
-        raise InvalidInputError(
-            f"image file {name!r} stores its samples in a form that cannot be read exactly ({file.format} {raw}); "
-            "save it as PNG with 8 bits, or with 16 bits in grey or RGB"
-        )
-    # Pillow keeps the high bytes alone. Read as if it were little-endian, the same file yields the low ones.
-    high = np.asarray(_upright(file)).astype(np.uint16)
-    with Image.open(path, formats=("PNG",)) as again:
-        codec, box, offset, _ = again.tile[0]
-        again.tile = [(codec, box, offset, raw.replace("16B", "16L"))]  # type: ignore[list-item]
-        samples = high * 256 + np.asarray(_upright(again))
-    colour = samples[..., :3]
-    if samples.shape[2] == 4:
-        return _Decoded(None, colour, bool((samples[..., 3] != 65535).any()))
-    return _Decoded(None, colour, transparent is not None and bool((colour == transparent).all(2).any()))
-
-
-def _white_is_zero(file: ImageFile) -> bool:
-    """Whether a TIFF file counts from white down; Pillow turns that round for 8 bits, not for 16."""
-    return file.format == "TIFF" and file.tag_v2.get(262) == 0  # type: ignore[attr-defined]
-
-
-def _upright(file: ImageFile) -> Image:
-    from PIL import ImageOps
-
-    file.load()
-    return ImageOps.exif_transpose(file)
-
-
-def _raw_mode(file: ImageFile) -> str:
-    """How the file lays out its samples, as Pillow calls it: "RGB;16B" for colour of 16 bits."""
-    if not file.tile:
-        return ""
-    arguments = file.tile[0][3]
-    words = arguments if isinstance(arguments, tuple) else (arguments,)
-    return next((word for word in words if isinstance(word, str)), "")
-
-
-def _fit(decoded: _Decoded, name: str, channels: int, height: int, width: int, resize: bool) -> np.ndarray:
+def _fit(decoded: Decoded, name: str, channels: int, height: int, width: int, resize: bool) -> np.ndarray:
     """float32 [H, W, C] in [0, 1], as the model takes it; an error where that changes what the file shows."""
     if decoded.size != (width, height) and not resize:
         raise InvalidInputError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from acert_zoo._files import check_plain_file
-from acert_zoo.data.image_files import FORMATS, SUFFIXES
+from acert_zoo.data.image_decoding import FORMATS, SUFFIXES
 from acert_zoo.data.registration import folder_key
 from acert_zoo.errors import InvalidInputError, UnknownNameError
 
