@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ _INTEGERS = (
     *(torch.int64, torch.int32, torch.int16, torch.int8),
     *(torch.uint64, torch.uint32, torch.uint16, torch.uint8),
 )
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
 
 
 def check_images(
@@ -137,11 +140,17 @@ def check_eval_mode(model: nn.Module) -> None:
             raise UnsoundSettingError(f"the model is not in eval mode ({where} is in train mode): call model.eval()")
 
 
-def check_weights(model: nn.Module) -> None:
-    """Refuses weights other than float32 numbers in memory: certificates are about the float32 network as stored."""
+def check_memory(model: nn.Module) -> None:
+    """Refuses weights without memory."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_meta:
             raise InvalidInputError(f"the model has no weights: {name!r} is on the meta device; load them first")
+
+
+def check_weights(model: nn.Module) -> None:
+    """Refuses weights other than float32 numbers in memory: certificates are about the float32 network as stored."""
+    check_memory(model)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise InvalidInputError(
                 f"the model's weights must be float32, {name!r} is {tensor.dtype}: model.float() gives a float32 "
@@ -154,15 +163,35 @@ def uncompiled(model: nn.Module, rounding: str) -> nn.Module:
 
     Raises:
         UnsoundSettingError: `rounding` is "float32-deployed", which says nothing about a compiled program's rounding.
+        InvalidInputError: the compiled wrapper has hooks or another forward, so that it is not the module behind it.
     """
-    inner = getattr(model, "_orig_mod", None)  # torch._dynamo.OptimizedModule; importing it takes seconds
-    compiled = type(model).__name__ == "OptimizedModule" and isinstance(inner, nn.Module)
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")  # importing it takes seconds
+    compiled = dynamo is not None and type(model) is dynamo.OptimizedModule
     if (compiled or getattr(model, "_compiled_call_impl", None) is not None) and rounding == "float32-deployed":
         raise UnsoundSettingError(
             "the rounding of a compiled program is not that of its layers: give the module before torch.compile, or "
             "take rounding='real-sound'"
         )
-    return inner if compiled else model  # type: ignore[return-value]
+    if not compiled:
+        return model
+    inner = model._orig_mod
+    if any(vars(model).get(name) for name in _HOOKS) or not _compiles(vars(model).get("forward"), inner):
+        raise InvalidInputError(
+            "the compiled model has hooks or a forward of its own, so it is not the module that was compiled: give the "
+            "module before torch.compile"
+        )
+    return inner
+
+
+def _compiles(function: Any, module: nn.Module) -> bool:
+    """Whether `function` is torch.compile's, made of `module` (`functools.wraps` copies attributes, not globals)."""
+    if not str(getattr(function, "__globals__", {}).get("__name__")).startswith("torch._dynamo."):
+        return False
+    for _ in range(8):  # wrappers of wrappers
+        if function is module or getattr(function, "__self__", None) is module:
+            return True
+        function = getattr(function, "_torchdynamo_orig_callable", None) or getattr(function, "__wrapped__", None)
+    return False
 
 
 def check_ids(ids: Sequence[str] | None, n: int) -> list[str]:

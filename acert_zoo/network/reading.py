@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from acert_zoo.data.checks import check_memory
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError
 from acert_zoo.network import known_layers
 from acert_zoo.network.agreement import Agreement, Constants, normalized
@@ -48,6 +49,7 @@ def read(
     """
     if not isinstance(model, nn.Module):
         raise InvalidInputError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
+    check_memory(model)
     known = known_layers.is_known(model)
     if known and input_shape is None and mean is None and std is None:
         _check_mode(model)
@@ -96,7 +98,12 @@ def channel_constants(channels: int, mean: Any, std: Any) -> Constants | None:
         raise InvalidInputError("give both mean and std, or neither")
     out = []
     for what, value in (("mean", mean), ("std", std)):
-        numbers = [float(v) for v in (value if hasattr(value, "__len__") else [value])]
+        try:
+            numbers = (
+                torch.as_tensor(value, dtype=torch.float64, device="cpu").flatten().tolist()
+            )  # [], [C], [1, C, 1, 1]
+        except (TypeError, ValueError, RuntimeError):
+            raise InvalidInputError(f"{what} must be numbers, one a channel, got {value!r:.80}") from None
         numbers = numbers * channels if len(numbers) == 1 else numbers
         bad = len(numbers) != channels or not all(math.isfinite(v) for v in numbers)
         if bad or (what == "std" and min(numbers) <= 0):

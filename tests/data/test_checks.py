@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,38 @@ def test_compiled_modules() -> None:
     model.compile(backend="eager")
     with pytest.raises(UnsoundSettingError, match="compiled program"):
         certify(model, images, rounding="float32-deployed")
+
+
+def test_a_compiled_model_that_is_not_the_compiled_module_is_refused() -> None:
+    """Hooks on the wrapper, a wrapped forward, another function's program, a class of the same name."""
+    model, images = small_model(1), torch.rand(1, 3, 8, 8)
+
+    def hooked(compiled: Any) -> None:
+        compiled.register_forward_hook(lambda module, inputs, out: -out)
+
+    def wrapped(compiled: Any) -> None:
+        forward = compiled.forward
+        compiled.forward = functools.wraps(forward)(lambda x: -forward(x))
+
+    def other(compiled: Any) -> None:
+        compiled.forward = torch.compile(small_model(2), backend="eager").forward
+
+    for spoil in (hooked, wrapped, other):
+        compiled = torch.compile(model, backend="eager")
+        spoil(compiled)
+        with pytest.raises(InvalidInputError, match="not the module that was compiled"):
+            certify(compiled, images)
+
+    class OptimizedModule(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self._orig_mod = model
+
+        def forward(self, x: Tensor) -> Tensor:
+            return -self._orig_mod(x)
+
+    prediction = certify(OptimizedModule().eval(), images).prediction
+    assert torch.equal(prediction, (-model(images)).argmax(1))
 
 
 @pytest.mark.parametrize(
