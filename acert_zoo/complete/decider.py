@@ -162,16 +162,22 @@ class _ImageSearch:
         if corner(corners):
             return self._corner_verdict(corner)
         limits = self.decider.limits
-        found = attack(
-            self.decider.model,
-            self.image,
-            torch.tensor([self.label]),
-            Fraction(self.decider.below),
-            steps=2 * limits.steps,
-            restarts=3 * limits.restarts,
-            seed=1,
-        )
-        return self.decider.refuted(self.image, self.label, found.adversarial, found.attack[0])
+        for seed in range(1, 4):
+            if time.perf_counter() > self.end:
+                return None
+            found = attack(
+                self.decider.model,
+                self.image,
+                torch.tensor([self.label]),
+                Fraction(self.decider.below),
+                steps=2 * limits.steps,
+                restarts=limits.restarts,
+                seed=seed,
+            )
+            verdict = self.decider.refuted(self.image, self.label, found.adversarial, found.attack[0])
+            if verdict is not None:
+                return verdict
+        return None
 
     def _corner_verdict(self, corner: CornerSearch) -> Verdict:
         assert corner.found is not None
