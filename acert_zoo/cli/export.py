@@ -20,6 +20,7 @@ from acert_zoo.exact_numbers import parse_pixel_eps
 )
 @click.option("--vnnlib", type=click.Path(path_type=Path), metavar="FOLDER", help="Write VNN-LIB properties.")
 @click.option("--eps", metavar="EPS", help="Radius of the properties, e.g. 2/255.")
+@click.option("--force", is_flag=True, help="Replace files of an earlier export.")
 @data_options
 def export(
     name: str,
@@ -27,6 +28,7 @@ def export(
     onnx_bounds: Path | None,
     vnnlib: Path | None,
     eps: str | None,
+    force: bool,
     data: str | None,
     split: str | None,
     limit: int | None,
@@ -57,7 +59,7 @@ def export(
     if onnx is not None:
         from acert_zoo.network.onnx_files import export_onnx
 
-        export_onnx(model, onnx)
+        export_onnx(model, onnx, overwrite=force)
         click.echo(f"wrote {onnx}")
     if onnx_bounds is not None:
         from acert_zoo.bounds.onnx_bounds import export_onnx_bounds
@@ -70,5 +72,7 @@ def export(
         inputs = read_inputs(
             model.info, model.input_shape, (), data=data, split=split, limit=limit, data_root=data_root
         )
-        export_vnnlib(model, inputs.images, inputs.labels, eps, vnnlib)
-        click.echo(f"wrote {len(inputs.images):,} properties to {vnnlib}")
+        files = export_vnnlib(model, inputs.images, inputs.labels, eps, vnnlib, overwrite=force)
+        left_out = len(inputs.images) - len(files)
+        note = f" ({left_out:,} images that the model does not classify as labelled left out)" if left_out else ""
+        click.echo(f"wrote {len(files):,} properties to {vnnlib}{note}")

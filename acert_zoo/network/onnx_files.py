@@ -1,45 +1,36 @@
-"""ONNX out and in: `export_onnx` writes a network for other runtimes, `load_onnx` reads a classifier to certify.
+"""ONNX out and in: `export_onnx` writes a network for other runtimes, `load_onnx` reads one to certify.
 
-Both translate step by step between `Network` and ONNX operators, through the `onnx` package alone. What is written:
-opset 17, one float32 input "pixels" [batch, C, H, W] of raw pixels in [0, 1], one output "logits" [batch, K], the
-normalisation inside, BatchNorm as it is in the network (folded in published checkpoints).
+What is written: opset 17, one input "pixels" [batch, C, H, W] of raw pixels in [0, 1], one output "logits" [batch, K],
+the normalisation inside, BatchNorm as it is in the network (folded in published checkpoints). What is read:
+`onnx_operators.py`.
 """
 
 from __future__ import annotations
 
+import gzip
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from acert_zoo._files import write_atomically
 from acert_zoo._version import SOURCE
 from acert_zoo.data.checks import check_eval_mode
 from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnsupportedLayerError
-from acert_zoo.network.graph import (
-    Add,
-    AvgPool,
-    BatchNorm,
-    Concat,
-    Conv,
-    Flatten,
-    Linear,
-    MaxPool,
-    Network,
-    Normalize,
-    Permute,
-    ReLU,
-    Reshape,
-    Step,
-)
+from acert_zoo.network.agreement import Agreement
+from acert_zoo.network.onnx_model import OnnxModel, check_outputs
+from acert_zoo.network.onnx_reader import read_graph
+from acert_zoo.network.onnx_runtime import Runtime
+from acert_zoo.network.onnx_writer import OPSET, step_operators, to_proto
 from acert_zoo.network.reading import read
-from acert_zoo.network.tracing import NetworkModule
 
-OPSET = 17
+__all__ = ["OPSET", "export_onnx", "load_onnx", "onnx_package", "step_operators"]
+
 INSTALL = f"pip install 'acert-zoo[onnx] @ {SOURCE}'"
-PARITY = 1e-5  # largest difference between runtimes, relative to max(1, max |logit|)
+MAX_BYTES = 2**30  # of a file
 
 
 def onnx_package() -> Any:
@@ -51,111 +42,66 @@ def onnx_package() -> Any:
     return onnx
 
 
-def export_onnx(model: nn.Module, path: str | os.PathLike[str], input_shape: tuple[int, ...] | None = None) -> None:
-    """Writes `model` (in eval mode, raw pixels in) as an ONNX file, atomically.
+def export_onnx(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    input_shape: tuple[int, ...] | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Writes `model` (in eval mode, raw pixels in) as an ONNX file, atomically; a float64 model as float64.
 
     Args:
         model: a model of the zoo, or any module that `read` reads, which compares it with what is written.
         path: the file.
         input_shape: (C, H, W), where the model does not say it.
+        overwrite: whether a file that exists is replaced.
 
     Raises:
         MissingDependencyError: onnx is not installed.
-        InvalidInputError: no input shape is known, or the folder does not exist.
+        InvalidInputError: no input shape is known, the folder does not exist, or the file does and is not to be
+            replaced.
+        UnsupportedLayerError: a cascade, whose gates are proofs and no layers.
         InvalidInputError, UnsupportedLayerError, UnsoundSettingError: see `read`; a model in train mode.
     """
     onnx = onnx_package()
     check_eval_mode(model)
+    check_one_network(model)
     shape = input_shape or getattr(model, "input_shape", None)
     if shape is None:
         raise InvalidInputError("the model does not say its input shape; give input_shape=(C, H, W)")
     target = Path(path)
     if not target.parent.is_dir():
         raise InvalidInputError(f"{str(path)!r}: the folder does not exist")
-    network = read(model, shape).network.to(torch.float32)
-    write_atomically(target, _proto(onnx, network, tuple(shape)).SerializeToString())
+    if target.exists() and not overwrite:
+        raise InvalidInputError(f"{str(path)!r} exists; it is replaced with overwrite=True (--force)")
+    network = read(model, shape).network
+    write_atomically(target, to_proto(onnx, network, tuple(shape)).SerializeToString())
 
 
-def _proto(onnx: Any, network: Network, shape: tuple[int, ...]) -> Any:
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    nodes: list[Any] = []
-    tensors: list[Any] = []
-
-    def constant(name: str, value: Tensor) -> str:
-        tensors.append(onnx.numpy_helper.from_array(value.contiguous().numpy(), name))
-        return name
-
-    def value(index: int) -> str:
-        return "pixels" if index == 0 else "logits" if index == len(network.steps) else f"value_{index}"
-
-    axes = [v.dim() for v in network.run(torch.zeros(1, *shape))]
-    for index, step in enumerate(network.steps, 1):
-        inputs = [value(i) for i in step.inputs]
-        operators = step_operators(step, f"step_{index}", inputs, value(index), axes[index], constant)
-        for operator, names, attributes, output in operators:
-            nodes.append(helper.make_node(operator, names, [output], name=output, **attributes))
-    graph = helper.make_graph(
-        nodes,
-        "acert_zoo",
-        [helper.make_tensor_value_info("pixels", kind, ["batch", *shape])],
-        [helper.make_tensor_value_info("logits", kind, ["batch", network.num_classes])],
-        tensors,
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="acert_zoo")
-    proto.ir_version = 8  # the one that came with opset 17: older runtimes refuse newer files
-    onnx.checker.check_model(proto, full_check=True)
-    return proto
+def check_one_network(model: nn.Module) -> None:
+    """Raises UnsupportedLayerError for a cascade, whose gates are proofs about each image."""
+    if hasattr(model, "gates") and hasattr(model, "members"):
+        raise UnsupportedLayerError(
+            "a cascade is not one network: its gates are proofs, which ONNX cannot express; export its members instead"
+        )
 
 
-def step_operators(
-    step: Step, name: str, inputs: list[str], output: str, axes: int, constant: Any
-) -> list[tuple[Any, ...]]:
-    """(operator, inputs, attributes, output) of each ONNX node of a step."""
-    if isinstance(step, Normalize):
-        mean, std = (constant(f"{name}.{k}", getattr(step, k).view(1, -1, *(1,) * (axes - 2))) for k in ("mean", "std"))
-        return [("Sub", [*inputs, mean], {}, f"{name}.centred"), ("Div", [f"{name}.centred", std], {}, output)]
-    if isinstance(step, (Conv, Linear)):
-        parameters = [constant(f"{name}.weight", step.weight), constant(f"{name}.bias", step.bias)]
-        if isinstance(step, Linear):
-            return [("Gemm", [*inputs, *parameters], {"transB": 1}, output)]
-        window = {
-            "kernel_shape": list(step.weight.shape[2:]),
-            "strides": list(step.stride),
-            "pads": [*step.padding, *step.padding],
-            "dilations": list(step.dilation),
-            "group": step.groups,
-        }
-        return [("Conv", [*inputs, *parameters], window, output)]
-    if isinstance(step, BatchNorm):
-        parameters = [constant(f"{name}.{k}", getattr(step, k)) for k in ("gamma", "beta", "mean", "var")]
-        return [("BatchNormalization", [*inputs, *parameters], {"epsilon": step.epsilon}, output)]
-    if isinstance(step, (MaxPool, AvgPool)):
-        window = {
-            "kernel_shape": list(step.kernel_size),
-            "strides": list(step.stride),
-            "pads": [*step.padding, *step.padding],
-        }
-        if isinstance(step, MaxPool):
-            return [("MaxPool", inputs, window, output)]
-        return [("AveragePool", inputs, {**window, "count_include_pad": 1}, output)]
-    if isinstance(step, Reshape):
-        return [("Reshape", [*inputs, constant(f"{name}.shape", torch.tensor([-1, *step.shape]))], {}, output)]
-    for kind, operator, attributes in (
-        (ReLU, "Relu", {}),
-        (Add, "Add", {}),
-        (Flatten, "Flatten", {"axis": 1}),
-        (Permute, "Transpose", {"perm": list(step.dims) if isinstance(step, Permute) else []}),
-        (Concat, "Concat", {"axis": step.dim if isinstance(step, Concat) else 0}),
-    ):
-        if isinstance(step, kind):
-            return [(operator, inputs, attributes, output)]
-    raise UnsupportedLayerError(f"step {step.name!r} ({type(step).__name__}) has no ONNX form here")
+def load_onnx(
+    path: str | os.PathLike[str], input_shape: Sequence[int] | None = None, *, classifier: bool = True
+) -> OnnxModel:
+    """The network of an ONNX file (.onnx, or .onnx.gz), checked against the file's own outputs on random inputs.
 
+    The file has one float32 or float64 input and one output. It is read as a function of one image: the batch axis of
+    its input, where it has one, is free or 1. `forward` of the result gives the file's own answers (by onnxruntime,
+    where that is installed), so that certification compares the two on the very images that it certifies.
 
-def load_onnx(path: str | os.PathLike[str]) -> NetworkModule:
-    """A classifier from an ONNX file, checked against onnxruntime (or onnx's own reference) on random images.
-
-    The file has one float input [batch, C, H, W] (batch free or 1) of raw pixels in [0, 1] and one output [batch, K].
+    Args:
+        path: the file.
+        input_shape: (C, H, W) of images, for classifiers whose input is not [batch, C, H, W]; by default (H, W, C) is
+            recognised by its 1 or 3 channels, and n numbers are a square image of 1 or 3 channels where that fits.
+        classifier: whether it is to be a classifier of images. Otherwise (for properties) the network takes the
+            input in the file's own shape, without a batch axis of 1, and may have any output, flattened.
 
     Raises:
         MissingDependencyError: onnx is not installed.
@@ -163,52 +109,45 @@ def load_onnx(path: str | os.PathLike[str]) -> NetworkModule:
             not compute what the file does.
         UnsupportedLayerError: naming the first operator that no bound covers.
     """
-    from acert_zoo.network.onnx_reader import read_graph
-
     onnx = onnx_package()
-    if not Path(path).is_file():
-        raise InvalidInputError(f"{str(path)!r} is not a file")
-    try:
-        proto = onnx.load(str(path))
-        onnx.checker.check_model(proto)
-    except Exception as error:  # protobuf and the checker raise many kinds
-        raise InvalidInputError(f"{str(path)!r} is not a valid ONNX model: {str(error).splitlines()[0]}") from error
-    network, shape = read_graph(onnx, proto)
-    module = NetworkModule(network, shape)
-    _compare(proto, module)
-    return module
+    proto = _read_proto(onnx, Path(path))
+    graph = read_graph(onnx, proto, image_shape=input_shape, as_images=classifier)
+    model = OnnxModel(graph, Runtime(onnx, proto, graph))
+    dtype = graph.network.head.weight.dtype
+    points = random_points(graph.input_shape, dtype)
+    points = points if model._runtime.fast else points[:1]
+    check_outputs(model, points)
+    if graph.network.num_classes > 1:
+        Agreement(model, graph.network, None, dtype, known=False).images(points.float())
+    return model
 
 
-def _compare(proto: Any, module: NetworkModule) -> None:
-    """Raises InvalidInputError where the module's logits differ from the file's."""
+def random_points(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Six inputs: three uniform in [0, 1], two of 0 and 1, one normal."""
     generator = torch.Generator().manual_seed(0)
-    name = _inputs(proto)[0].name
-    for _ in range(3):  # one image at a time: the file's batch size may be 1
-        image = torch.rand(1, *module.input_shape, generator=generator)
-        expected = torch.from_numpy(_run(proto, {name: image.numpy()})).flatten()
-        got = module(image).flatten()
-        difference = (expected - got).abs().max().item() if expected.shape == got.shape else float("inf")
-        if not difference <= PARITY * max(1.0, expected.abs().max().item()):
-            raise InvalidInputError(f"what was read differs from the ONNX file's own output by {difference:.3g}")
+    uniform = torch.rand(3, *shape, generator=generator, dtype=torch.float32)
+    normal = torch.randn(1, *shape, generator=generator, dtype=torch.float32)
+    return torch.cat([uniform, (uniform[:2] > 0.5).to(uniform.dtype), normal]).to(dtype)
 
 
-def _run(proto: Any, feeds: dict[str, Any]) -> Any:
+def _read_proto(onnx: Any, path: Path) -> Any:
+    if not path.is_file():
+        raise InvalidInputError(f"{str(path)!r} is not a file")
+    if path.stat().st_size > MAX_BYTES:
+        raise InvalidInputError(f"{str(path)!r} is larger than {MAX_BYTES >> 20} MiB")
     try:
-        import onnxruntime
-    except ImportError:
-        from onnx.reference import ReferenceEvaluator
-
-        reference: Any = ReferenceEvaluator(proto).run(None, feeds)
-        return reference[0]
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    outputs: Any = session.run(None, feeds)
-    return outputs[0]
-
-
-def _inputs(proto: Any) -> list[Any]:
-    """Graph inputs that are not initialisers."""
-    constants = {t.name for t in proto.graph.initializer}
-    return [i for i in proto.graph.input if i.name not in constants]
+        if path.suffix == ".gz":
+            with gzip.open(path) as stream:
+                content = stream.read(MAX_BYTES + 1)
+            if len(content) > MAX_BYTES:
+                raise InvalidInputError(f"it is larger than {MAX_BYTES >> 20} MiB")
+            proto = onnx.load_model_from_string(content)
+        else:
+            proto = onnx.load(str(path))
+        onnx.checker.check_model(proto)
+        if proto.functions:
+            proto = onnx.inliner.inline_local_functions(proto)
+    except Exception as error:  # protobuf and the checker raise many kinds
+        message = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InvalidInputError(f"{str(path)!r} is not a valid ONNX model: {message}") from error
+    return proto

@@ -1,206 +1,220 @@
-"""An ONNX graph as a `Network`: each operator through the same handlers as torch's (`trace_operations.py`)."""
+"""An ONNX graph as a `Network`: its nodes in order, each through the table of `onnx_operators.py`.
+
+What an operator means can depend on the file's opset; handlers ask for it. An operator, or a form of one, that is not
+in the table is an error with its name, never an approximation. Nodes on constants alone are computed
+(`onnx_constants.py`); `If` on a constant is the branch that it names.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from acert_zoo.errors import InvalidInputError, UnsupportedLayerError
 from acert_zoo.network import trace_operations as ops
+from acert_zoo.network.builder import Builder, Unsupported
 from acert_zoo.network.graph import Linear, Network
-from acert_zoo.network.trace_operations import BATCH, Builder, Unsupported, Value
+from acert_zoo.network.onnx_constants import fold
+from acert_zoo.network.onnx_operators import HANDLERS
+from acert_zoo.network.onnx_values import Activation, Context
 from acert_zoo.network.tracing import finish
 
+OPSETS = range(7, 24)
+MAX_INPUTS = 2**24  # numbers of one image
+MAX_OUTPUTS = 2**13  # unless the last layer is linear: an identity matrix stands behind the others
+MAX_IF_DEPTH = 20
 
-def read_graph(onnx: Any, proto: Any) -> tuple[Network, tuple[int, ...]]:
-    """The network of an ONNX model and its input shape (C, H, W); errors as `onnx_io.load_onnx`."""
+
+@dataclass(frozen=True)
+class Graph:
+    """What was read of a file.
+
+    Attributes:
+        network: takes images [N, *input_shape]; gives the outputs in C order.
+        permutation: how images are permuted into the order of the file's input, where they are not in it.
+        input_dims: the input's shape in the file, with 1 for a batch axis; batched: whether that axis is free.
+        output: the name of the file's tensor that the network computes.
+        order_only: whether a softmax at the end was left out, so that only the order of the outputs is the file's.
+    """
+
+    network: Network
+    input_shape: tuple[int, ...]
+    permutation: tuple[int, ...] | None
+    input_dims: tuple[int, ...]
+    batched: bool
+    output: str
+    order_only: bool
+
+
+def read_graph(onnx: Any, proto: Any, *, image_shape: Sequence[int] | None = None, as_images: bool = False) -> Graph:
+    """The network of a checked ONNX model, as a function of one image.
+
+    Args:
+        as_images: whether the network is to take images (C, H, W) whatever the file's input is: `image_shape`, or
+            what `image_form` finds.
+
+    Raises:
+        InvalidInputError: inputs or outputs of another number or form, too large an input, an output that does not
+            depend on the input.
+        UnsupportedLayerError: naming the first operator that is not understood.
+    """
     graph = proto.graph
-    env: dict[str, Any] = {"": None}
-    for tensor in graph.initializer:
-        env[tensor.name] = torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
-    inputs = [i for i in graph.input if i.name not in env]
+    opsets = {o.domain: o.version for o in proto.opset_import}
+    opset = opsets.get("", opsets.get("ai.onnx", 0))
+    if opset not in OPSETS:
+        raise UnsupportedLayerError(f"ONNX opset {opset}; {OPSETS[0]} to {OPSETS[-1]} are read")
+    constants = {t.name: t for t in graph.initializer}
+    inputs = [i for i in graph.input if i.name not in constants]
     if len(inputs) != 1 or len(graph.output) != 1:
         raise InvalidInputError(f"the ONNX model has {len(inputs)} inputs and {len(graph.output)} outputs; 1 of each")
-    dims = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim]
-    if inputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(dims) != 4 or min(dims[1:]) < 1:
-        raise InvalidInputError(f"the ONNX input must be float32 [batch, C, H, W] with fixed C, H, W; it is {dims}")
-    if dims[0] not in (0, 1):
-        raise InvalidInputError(f"the ONNX input has a fixed batch of {dims[0]}; free or 1 is supported")
-    builder = Builder(tuple(dims[1:]))
-    env[inputs[0].name] = builder.input
-    reader = _Reader(onnx, builder, batch_is_one=dims[0] == 1)
-    for node in graph.node:
-        values = [env[name] for name in node.input]
-        for name, value in zip(node.output, reader.node(node, values), strict=False):
-            env[name] = value
+    dims, batched, dtype = _input_form(onnx, inputs[0])
+    sample = Activation(Builder(()).input, dims).sample
+    shape, permutation = image_form(sample, image_shape) if as_images else (sample, None)
+    builder = Builder(shape, dtype)
+    start = Context(builder, "input", "", {}, opset)
+    value = builder.input if permutation is None else ops.permute(builder, "input", builder.input, permutation)
+    value = start.shaped(Activation(value, dims), sample)
+    env: dict[str, Any] = {"": None, inputs[0].name: Activation(value, dims)}
+    reader = _Reader(onnx, builder, opset, graph.output[0].name)
+    reader.graph(graph, env, 0)
     output = env[graph.output[0].name]
-    if not isinstance(output, Value):
+    if not isinstance(output, Activation):
         raise InvalidInputError("the ONNX output does not depend on its input")
-    return finish(builder, output), tuple(dims[1:])
+    size = math.prod(output.dims)
+    last = builder.steps[output.value.index - 1] if output.value.index else None
+    if not isinstance(last, Linear) and size > MAX_OUTPUTS:
+        raise UnsupportedLayerError(f"{size:,} outputs that are not of a linear layer; {MAX_OUTPUTS:,} at most")
+    if as_images and (size < 2 or output.dims not in ((size,), (1, size))):
+        raise InvalidInputError(f"the ONNX output has the shape {output.dims} per image, not [1, K] with K >= 2")
+    flat = start.shaped(output, (size,))
+    if not flat.index:  # the file gives its input
+        flat = ops.linear(builder, "identity", flat, torch.eye(size, dtype=dtype))
+    network = finish(builder, flat)
+    name = reader.left_out or graph.output[0].name
+    return Graph(network, shape, permutation, dims, batched, name, order_only=reader.left_out is not None)
+
+
+def image_form(sample: tuple[int, ...], wanted: Sequence[int] | None) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """((C, H, W), permutation or None) of the images that an input of shape `sample` takes.
+
+    `wanted` if it has as many entries (in C order, or with channels last where the input is (H, W, C)); else
+    (C, H, W) as it stands, (H, W, C) with 1 or 3 channels, n = s^2 or 3 s^2 numbers as a square image, or (1, 1, n).
+
+    Raises:
+        InvalidInputError: `wanted` has another number of entries.
+    """
+    n = math.prod(sample)
+    last = (0, 2, 3, 1)
+    if wanted is not None:
+        shape = tuple(wanted)
+        if len(shape) != 3 or any(type(v) is not int or v < 1 for v in shape) or math.prod(shape) != n:
+            raise InvalidInputError(f"images of shape {shape}; the ONNX input has {n} numbers, of shape {sample}")
+        return shape, last if sample == (*shape[1:], shape[0]) and sample != shape else None
+    if len(sample) == 3:
+        if sample[2] in (1, 3) and sample[0] not in (1, 3):
+            return (sample[2], *sample[:2]), last
+        return sample, None
+    for channels in (1, 3):
+        side = math.isqrt(n // channels)
+        if n == channels * side * side:
+            return (channels, side, side), None
+    return (1, 1, n), None
+
+
+def _input_form(onnx: Any, info: Any) -> tuple[tuple[int, ...], bool, torch.dtype]:
+    """(shape with 1 for a free batch axis, whether it is free, dtype)."""
+    tensor = info.type.tensor_type
+    dtypes = {onnx.TensorProto.FLOAT: torch.float32, onnx.TensorProto.DOUBLE: torch.float64}
+    sizes = [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
+    if tensor.elem_type not in dtypes or not tensor.HasField("shape") or not sizes or any(d < 1 for d in sizes[1:]):
+        raise InvalidInputError(
+            f"the ONNX input must be float32 or float64, [batch, ...] with fixed sizes after the batch; it is {sizes}"
+        )
+    if sizes[0] < 0 or (sizes[0] == 0 and len(sizes) == 1):
+        raise InvalidInputError(f"the ONNX input has the shape {sizes}: its length is needed")
+    dims = (max(sizes[0], 1), *sizes[1:])
+    if math.prod(dims) > MAX_INPUTS:
+        raise InvalidInputError(f"the ONNX input has {math.prod(dims):,} numbers; at most {MAX_INPUTS:,} are read")
+    return dims, sizes[0] == 0, dtypes[tensor.elem_type]
 
 
 class _Reader:
-    def __init__(self, onnx: Any, builder: Builder, *, batch_is_one: bool) -> None:
-        self.onnx, self.builder, self.batch_is_one = onnx, builder, batch_is_one
+    def __init__(self, onnx: Any, builder: Builder, opset: int, output: str) -> None:
+        self.onnx, self.builder, self.opset, self.output = onnx, builder, opset, output
+        self.left_out: str | None = None  # what a softmax at the end was applied to
 
-    def node(self, node: Any, values: list[Any]) -> list[Any]:
-        """The outputs of one node."""
+    def graph(self, graph: Any, env: dict[str, Any], depth: int) -> None:
+        """Reads a graph's nodes into `env`, names to constants (NumPy) and activations."""
+        if len(graph.sparse_initializer):
+            raise UnsupportedLayerError("ONNX sparse initialisers are not read")
+        for tensor in graph.initializer:
+            env[tensor.name] = self.onnx.numpy_helper.to_array(tensor)
+        for node in graph.node:
+            for name, value in zip(node.output, self.node(node, env, depth), strict=False):
+                if name:
+                    env[name] = value
+
+    def node(self, node: Any, env: dict[str, Any], depth: int) -> Sequence[Any]:
+        """The outputs of one node; a list shorter than its outputs leaves the last ones unknown."""
         name = node.name or f"{node.op_type}_{node.output[0]}"
         if node.domain not in ("", "ai.onnx"):
             raise self._unsupported(name, node, f"operator domain {node.domain!r}")
         attributes = {a.name: self.onnx.helper.get_attribute_value(a) for a in node.attribute}
-        if node.op_type == "Shape" and isinstance(values[0], Value):
-            sizes = [BATCH, *values[0].known_shape]
-            return [torch.tensor(sizes[attributes.get("start", 0) : attributes.get("end", len(sizes))])]
-        if not any(isinstance(v, Value) for v in values):
-            return self._constant(node, values)
-        handler = _HANDLERS.get(node.op_type)
-        if handler is None:
-            raise self._unsupported(name, node, "no bound covers it")
+        unread = [n for n in node.input if n not in env]
+        if unread:
+            raise self._unsupported(name, node, f"its input {unread[0]!r} is a second output that is not read")
+        values = [env[n] for n in node.input]
         try:
-            return [handler(self, name, attributes, *values)]
-        except (Unsupported, TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, InvalidInputError):
+            if node.op_type == "If":
+                return self._branch(node, values, attributes, env, depth)
+            depends = [v for v in values if isinstance(v, Activation)]
+            if node.op_type in ("Shape", "Size") and depends:
+                return [_shape(node.op_type, attributes, depends[0].dims)]
+            if not depends:
+                return fold(self.onnx, node, values, self.opset)
+            context = Context(self.builder, name, node.op_type, attributes, self.opset, len(node.output))
+            if node.op_type in ("Softmax", "LogSoftmax"):
+                return [self._softmax(context, node, values[0])]
+            handler = HANDLERS.get(node.op_type)
+            if handler is None:
+                raise Unsupported("no bound covers it")
+            found = handler(context, *values)
+            return found if isinstance(found, list) else [found]
+        except (Unsupported, TypeError, ValueError, IndexError, KeyError, RuntimeError) as error:
+            if isinstance(error, UnsupportedLayerError):
                 raise
-            raise self._unsupported(name, node, str(error)) from None
+            raise self._unsupported(name, node, (str(error).splitlines() or [""])[0]) from error
 
     def _unsupported(self, name: str, node: Any, why: str) -> UnsupportedLayerError:
-        supported = ", ".join(sorted(_HANDLERS))
+        supported = ", ".join(sorted(HANDLERS))
         return UnsupportedLayerError(f"ONNX operator {node.op_type} ({name}): {why}; supported: {supported}")
 
-    def _constant(self, node: Any, values: list[Any]) -> list[Any]:
-        """An operator on constants alone, by onnx's reference implementation."""
-        from onnx.reference import ReferenceEvaluator
+    def _softmax(self, context: Context, node: Any, x: Activation) -> Activation:
+        """Left out where it is the last operator, over all outputs: it keeps their order."""
+        axis = context.axis(context.get("axis", 1 if self.opset < 13 else -1), len(x.dims))
+        over = math.prod(x.dims[axis:]) if self.opset < 13 else x.dims[axis]
+        if node.output[0] != self.output or over != math.prod(x.dims):
+            raise Unsupported("other than as the last operator, over all outputs")
+        self.left_out = node.input[0]
+        return x
 
-        names = [n for n in node.input if n]
-        helper = self.onnx.helper
-        infos = [helper.make_empty_tensor_value_info(n) for n in dict.fromkeys(names)]
-        outputs = [helper.make_empty_tensor_value_info(n) for n in node.output]
-        evaluator = ReferenceEvaluator(helper.make_graph([node], "constant", infos, outputs), opsets={"": 17})
-        feeds = {n: v.numpy() for n, v in zip(node.input, values, strict=True) if n}
-        return [torch.from_numpy(np.asarray(a).copy()) for a in evaluator.run(None, feeds)]
-
-
-def _pads(attributes: dict[str, Any], x: Value, kernel: Sequence[int]) -> tuple[int, int]:
-    """Padding (height, width) of a window operator; SAME_UPPER and SAME_LOWER keep ceil(size / stride)."""
-    pads = list(attributes.get("pads", [0, 0, 0, 0]))
-    automatic = attributes.get("auto_pad", b"NOTSET")
-    if automatic in (b"SAME_UPPER", b"SAME_LOWER"):
-        sizes, strides = x.known_shape[1:], attributes.get("strides", [1, 1])
-        extents = [d * (k - 1) + 1 for d, k in zip(attributes.get("dilations", [1, 1]), kernel, strict=True)]
-        axes = zip(sizes, strides, extents, strict=True)
-        total = [max((-(-size // stride) - 1) * stride + extent - size, 0) for size, stride, extent in axes]
-        pads = [t // 2 for t in total] + [t - t // 2 for t in total]
-    elif automatic == b"VALID":
-        pads = [0, 0, 0, 0]
-    if pads[:2] != pads[2:]:
-        raise Unsupported("padding that differs between opposite sides")
-    return pads[0], pads[1]
+    def _branch(
+        self, node: Any, values: list[Any], attributes: dict[str, Any], env: dict[str, Any], depth: int
+    ) -> list[Any]:
+        if isinstance(values[0], Activation) or np.size(values[0]) != 1 or depth >= MAX_IF_DEPTH:
+            raise Unsupported("on a condition that depends on the input")
+        branch = attributes["then_branch" if bool(np.ravel(values[0])[0]) else "else_branch"]
+        inner = dict(env)
+        self.graph(branch, inner, depth + 1)
+        return [inner[o.name] for o in branch.output]
 
 
-def _conv(r: _Reader, name: str, a: dict[str, Any], x: Value, weight: Tensor, bias: Tensor | None = None) -> Value:
-    strides, dilations = a.get("strides", [1, 1]), a.get("dilations", [1, 1])
-    pads = _pads(a, x, weight.shape[2:])
-    return ops.conv2d(r.builder, name, x, weight, bias, strides, pads, dilations, a.get("group", 1))
-
-
-def _gemm(r: _Reader, name: str, a: dict[str, Any], x: Any, weight: Any, bias: Tensor | None = None) -> Value:
-    if not isinstance(x, Value) or isinstance(weight, Value) or a.get("transA", 0):
-        raise Unsupported("only value times constant matrix")
-    weight = weight if a.get("transB", 0) else weight.T
-    alpha, beta = a.get("alpha", 1.0), a.get("beta", 1.0)
-    if alpha != 1 or beta != 1:
-        raise Unsupported("alpha and beta other than 1")
-    bias = None if bias is None else bias.expand(weight.shape[0]).contiguous()
-    return ops.linear(r.builder, name, x, weight.contiguous(), bias)
-
-
-def _matmul(r: _Reader, name: str, a: dict[str, Any], x: Any, weight: Any) -> Value:
-    return _gemm(r, name, {}, x, weight)
-
-
-def _add(r: _Reader, name: str, a: dict[str, Any], x: Any, y: Any) -> Value:
-    """A constant added to a MatMul is its bias."""
-    value, other = (x, y) if isinstance(x, Value) else (y, x)
-    last = r.builder.steps[value.index - 1] if value.index == len(r.builder.steps) and value.index else None
-    if isinstance(last, Linear) and not isinstance(other, Value) and not bool(last.bias.any()):
-        bias = other.reshape(-1).expand(last.weight.shape[0]).contiguous()
-        r.builder.steps.append(dataclasses.replace(last, bias=bias))  # the step without it drops out unless it is used
-        return Value(len(r.builder.steps), value.shape)
-    return ops.add(r.builder, name, x, y)
-
-
-def _reshape(r: _Reader, name: str, a: dict[str, Any], x: Value, shape: Tensor) -> Value:
-    dims = [int(d) for d in shape]
-    sizes = (BATCH, *x.known_shape)
-    dims = [sizes[i] if d == 0 and not a.get("allowzero", 0) else d for i, d in enumerate(dims)]
-    if r.batch_is_one and dims and dims[0] == 1:
-        dims[0] = BATCH
-    return ops.reshape(r.builder, name, x, dims)
-
-
-def _flatten(r: _Reader, name: str, a: dict[str, Any], x: Value) -> Value:
-    if a.get("axis", 1) != 1:
-        raise Unsupported("flattening from another axis than 1")
-    return ops.flatten(r.builder, name, x, 1)
-
-
-def _pool(kind: Callable[..., Value]) -> Callable[..., Value]:
-    def pool(r: _Reader, name: str, a: dict[str, Any], x: Value) -> Value:
-        strides, kernel = a.get("strides", [1, 1]), a["kernel_shape"]
-        if kind is ops.max_pool2d:
-            dilations, ceil = a.get("dilations", [1, 1]), bool(a.get("ceil_mode"))
-            return kind(r.builder, name, x, kernel, strides, _pads(a, x, kernel), dilations, ceil)
-        counted = bool(a.get("count_include_pad", 0))
-        return kind(r.builder, name, x, kernel, strides, _pads(a, x, kernel), bool(a.get("ceil_mode", 0)), counted)
-
-    return pool
-
-
-def _axes(a: dict[str, Any], axes: Tensor | None) -> list[int]:
-    return [int(v) for v in (a.get("axes", []) if axes is None else axes)]
-
-
-def _unsqueeze(r: _Reader, name: str, a: dict[str, Any], x: Value, axes: Tensor | None = None) -> Value:
-    for axis in sorted(_axes(a, axes)):
-        x = ops.unsqueeze(r.builder, name, x, axis)
-    return x
-
-
-_HANDLERS: dict[str, Callable[..., Value]] = {
-    "Conv": _conv,
-    "Gemm": _gemm,
-    "MatMul": _matmul,
-    "Add": _add,
-    "Sub": lambda r, name, a, x, y: ops.sub(r.builder, name, x, y),
-    "Mul": lambda r, name, a, x, y: ops.mul(r.builder, name, x, y),
-    "Div": lambda r, name, a, x, y: ops.div(r.builder, name, x, y),
-    "Neg": lambda r, name, a, x: ops.scale(r.builder, name, x, -1.0),
-    "Relu": lambda r, name, a, x: ops.relu(r.builder, name, x),
-    "BatchNormalization": lambda r, name, a, x, gamma, beta, mean, var: ops.batch_norm(
-        r.builder, name, x, mean, var, gamma, beta, eps=a.get("epsilon", 1e-5)
-    ),
-    "MaxPool": _pool(ops.max_pool2d),
-    "AveragePool": _pool(ops.avg_pool2d),
-    "GlobalAveragePool": lambda r, name, a, x: ops.adaptive_avg_pool2d(r.builder, name, x, 1),
-    "ReduceMean": lambda r, name, a, x, axes=None: ops.mean(
-        r.builder, name, x, _axes(a, axes), bool(a.get("keepdims", 1))
-    ),
-    "Flatten": _flatten,
-    "Reshape": _reshape,
-    "Transpose": lambda r, name, a, x: ops.permute(
-        r.builder, name, x, a.get("perm", list(range(len(x.known_shape), -1, -1)))
-    ),
-    "Squeeze": lambda r, name, a, x, axes=None: ops.squeeze(r.builder, name, x, *_axes(a, axes)),
-    "Unsqueeze": _unsqueeze,
-    "Concat": lambda r, name, a, *values: ops.cat(r.builder, name, values, a["axis"]),
-    "Identity": lambda r, name, a, x: x,
-    "Dropout": lambda r, name, a, x, *_: x,
-    "Cast": lambda r, name, a, x: x,
-    "CastLike": lambda r, name, a, x, like: x,
-}
+def _shape(operator: str, attributes: dict[str, Any], dims: tuple[int, ...]) -> Any:
+    if operator == "Size":
+        return np.array(math.prod(dims), dtype=np.int64)
+    return np.array(dims[attributes.get("start", 0) : attributes.get("end", len(dims))], dtype=np.int64)

@@ -34,6 +34,15 @@ class NetworkModule(nn.Module):
         return self.network(x)
 
 
+_NETWORK_MODULES: set[type] = {NetworkModule}
+
+
+def network_module(kind: type) -> type:
+    """Declares that the attribute `network` of exactly this class is what its forward is held against."""
+    _NETWORK_MODULES.add(kind)
+    return kind
+
+
 def trace(model: nn.Module, input_shape: Sequence[int] | None = None) -> Network:
     """The `Network` of a torch module, with its live parameters (bounds of it are differentiable).
 
@@ -47,8 +56,8 @@ def trace(model: nn.Module, input_shape: Sequence[int] | None = None) -> Network
     """
     if input_shape is None:
         input_shape = getattr(model, "input_shape", None)
-    if type(model) is NetworkModule and known_layers.is_plain(model):
-        return model.network
+    if type(model) in _NETWORK_MODULES and known_layers.is_plain(model):
+        return model.network  # type: ignore[return-value]
     found = known_layers.read(model, input_shape)
     if found is None:
         found = _exported(model, input_shape)

@@ -23,11 +23,12 @@ from acert_zoo._files import write_atomically
 from acert_zoo.data.checks import check_images
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact_numbers import parse_eps
-from acert_zoo.network.onnx_files import export_onnx
+from acert_zoo.network.onnx_files import check_one_network, export_onnx
 from acert_zoo.network.reading import read
 
 DIGITS = 17
 NETWORK = "onnx/network.onnx"
+EXPORTED = (NETWORK, "instances.csv", "instances_v2.csv", "vnnlib/property_*.vnnlib", "vnnlib2/property_*.vnnlib")
 
 
 def export_vnnlib(
@@ -39,8 +40,11 @@ def export_vnnlib(
     *,
     timeout: int = 300,
     input_shape: tuple[int, ...] | None = None,
+    overwrite: bool = False,
 ) -> list[Path]:
-    """Writes FOLDER/instances.csv, FOLDER/onnx/network.onnx, and FOLDER/vnnlib/property_N.vnnlib for each image.
+    """Writes FOLDER/instances.csv, FOLDER/onnx/network.onnx, and FOLDER/vnnlib/property_N.vnnlib for image N.
+
+    Images whose label is not the model's answer are left out: their property is refuted by the image itself.
 
     Args:
         model: in eval mode, raw pixels in.
@@ -48,36 +52,52 @@ def export_vnnlib(
         eps: radius in pixel units; "2/255" is that fraction.
         timeout: seconds, the last column of instances.csv.
         input_shape: (C, H, W), where the model does not say it.
+        overwrite: whether what an earlier call wrote into the folder is replaced, all of it.
 
     Returns:
         The VNN-LIB 1.0 files, in the order of the images.
 
     Raises:
-        InvalidInputError: images, labels or eps cannot be used, or the folder's parent does not exist.
+        InvalidInputError: images, labels or eps cannot be used, no image is classified as labelled, the folder's
+            parent does not exist, or the folder holds an earlier export and is not to be overwritten.
         MissingDependencyError, UnsupportedLayerError, UnsoundSettingError: see `export_onnx`.
     """
     if eps is None:
         raise InvalidInputError("a property needs a radius: give eps")
     exact = parse_eps(eps)
+    check_one_network(model)
     shape = input_shape or getattr(model, "input_shape", None) or tuple(images.shape[1:])
     reading = read(model, shape)
     network = reading.network
     images, labels = check_images(images, labels, shape, network.num_classes)
     reading.agreement.images(images)
-    targets = network(images).argmax(1) if labels is None else labels
+    dtype = network.head.weight.dtype
+    answers = network(images.to(dtype)).argmax(1)
+    targets = answers if labels is None else labels
+    answered = (answers == targets).tolist()
+    if answered and not any(answered):
+        raise InvalidInputError("none of the images is classified as it is labelled: no property could hold")
     root = Path(folder)
     if not root.parent.is_dir():
         raise InvalidInputError(f"{str(folder)!r}: the folder it lies in does not exist")
+    earlier = [f for pattern in EXPORTED for f in root.glob(pattern)]
+    if earlier and not overwrite:
+        raise InvalidInputError(
+            f"{str(earlier[0])!r} exists; an earlier export is replaced with overwrite=True (--force)"
+        )
     for part in (root, root / "onnx", root / "vnnlib", root / "vnnlib2"):
         part.mkdir(exist_ok=True)
+    for file in earlier:  # a property of another network beside this one would be wrong without a word
+        file.unlink()
     export_onnx(model, root / NETWORK, shape)
     files = []
     for i in range(len(images)):
-        prop = RobustnessProperty(images[i], int(targets[i]), exact, network.num_classes)
-        file = root / "vnnlib" / f"property_{i}.vnnlib"
-        write_atomically(file, prop.vnnlib1().encode())
-        write_atomically(root / "vnnlib2" / file.name, prop.vnnlib2().encode())
-        files.append(file)
+        if answered[i]:
+            prop = RobustnessProperty(images[i], int(targets[i]), exact, network.num_classes)
+            file = root / "vnnlib" / f"property_{i}.vnnlib"
+            write_atomically(file, prop.vnnlib1().encode())
+            write_atomically(root / "vnnlib2" / file.name, prop.vnnlib2(str(dtype).removeprefix("torch.")).encode())
+            files.append(file)
     for name, subfolder in (("instances.csv", "vnnlib"), ("instances_v2.csv", "vnnlib2")):
         rows = [f"{NETWORK},{subfolder}/{file.name},{timeout}\n" for file in files]
         write_atomically(root / name, "".join(rows).encode())
@@ -119,12 +139,12 @@ class RobustnessProperty:
         cases = " ".join(f"(and (>= Y_{t} Y_{self.label}))" for t in self._others())
         return "\n".join([*lines, f"(assert (or {cases}))"]) + "\n"
 
-    def vnnlib2(self) -> str:
-        """The text in VNN-LIB 2.0."""
+    def vnnlib2(self, element: str = "float32") -> str:
+        """The text in VNN-LIB 2.0, for a network whose numbers are of type `element`."""
         shape = (1, *self.image.shape)
         lines = ["(vnnlib-version <2.0>)", self._comment(), "(declare-network N"]
-        lines.append(f"  (declare-input X float32 [{', '.join(map(str, shape))}])")
-        lines += [f"  (declare-output Y float32 [1, {self.num_classes}])", ")"]
+        lines.append(f"  (declare-input X {element} [{', '.join(map(str, shape))}])")
+        lines += [f"  (declare-output Y {element} [1, {self.num_classes}])", ")"]
         places = itertools.product(*(range(d) for d in shape))
         for place, (low, high) in zip(places, self.bounds(), strict=True):
             name = f"X[{','.join(map(str, place))}]"

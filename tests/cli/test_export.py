@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import acert_zoo
 from acert_zoo.data.samples import sample_arrays
 from tests.support.cli import make_zoo, refused, run
 
@@ -32,6 +33,8 @@ def test_an_exported_network_has_the_same_certificates(zoo: str, tmp_path: Path)
     assert there["radius"] == pytest.approx(here["radius"], rel=1e-5)
     assert there["radius"] > 0
     refused("names no data set", "certify", "--onnx", network)
+    refused("--force", "export", zoo, "--onnx", network)
+    assert run("export", zoo, "--onnx", network, "--force").exit_code == 0
 
 
 def test_certificates_of_an_onnx_file_are_verified_against_it(zoo: str, tmp_path: Path) -> None:
@@ -44,12 +47,20 @@ def test_certificates_of_an_onnx_file_are_verified_against_it(zoo: str, tmp_path
     assert run("verify", out, "--onnx", network).exit_code == 0
 
 
-def test_one_property_for_each_image(zoo: str, tmp_path: Path) -> None:
+def test_one_property_for_each_image_that_is_classified_as_labelled(zoo: str, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     folder = tmp_path / "properties"
-    written = run("export", zoo, "--vnnlib", folder, "--eps", "2/255", "--limit", "3")
-    assert (written.exit_code, written.stdout) == (0, f"wrote 3 properties to {folder}\n")
-    assert len((folder / "instances.csv").read_text().splitlines()) == 3
+    images, labels = acert_zoo.sample_data("cifar10", 40)
+    right = (acert_zoo.load_model(zoo)(images).argmax(1) == labels).nonzero().flatten().tolist()
+    assert 0 < len(right) < 40
+    written = run("export", zoo, "--vnnlib", folder, "--eps", "2/255", "--limit", "40")
+    note = f"({40 - len(right)} images that the model does not classify as labelled left out)"
+    assert (written.exit_code, written.stdout) == (0, f"wrote {len(right)} properties to {folder} {note}\n")
+    assert len((folder / "instances.csv").read_text().splitlines()) == len(right)
+    refused("--force", "export", zoo, "--vnnlib", folder, "--eps", "2/255", "--limit", "40")
+    few = str(right[0] + 1)
+    assert run("export", zoo, "--vnnlib", folder, "--eps", "2/255", "--limit", few, "--force").exit_code == 0
+    assert [f.name for f in (folder / "vnnlib").iterdir()] == [f"property_{right[0]}.vnnlib"]
 
 
 def test_bad_input_is_refused(zoo: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
 import warnings
 from pathlib import Path
@@ -14,13 +15,14 @@ from torch import nn
 import acert_zoo
 from acert_zoo.bounds.radius_search import certified_radius
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
-from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnsoundSettingError, UnsupportedLayerError
-from acert_zoo.network import onnx_files
+from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnsoundSettingError
+from acert_zoo.network import onnx_files, onnx_runtime
 from acert_zoo.network.graph import Linear, Normalize
-from acert_zoo.network.onnx_files import OPSET, export_onnx, load_onnx
+from acert_zoo.network.onnx_files import export_onnx, load_onnx
 from acert_zoo.network.tracing import trace
 from tests.network import test_tracing as modules
 from tests.support.models import small_model
+from tests.support.onnx_files import make, node, weights
 
 onnx = pytest.importorskip("onnx")
 SHAPE = (3, 8, 8)
@@ -48,7 +50,7 @@ def test_exported_models_run_on_onnxruntime_at_any_batch_size(tmp_path, n):
 def test_what_the_file_says_of_itself(tmp_path):
     export_onnx(small_model(), tmp_path / "model.onnx")
     proto = onnx.load(tmp_path / "model.onnx")
-    assert [(o.domain, o.version) for o in proto.opset_import] == [("", OPSET)]
+    assert [(o.domain, o.version) for o in proto.opset_import] == [("", 17)]
     (pixels,), (logits,) = proto.graph.input, proto.graph.output
     assert pixels.type.tensor_type.shape.dim[0].dim_param == "batch"
     assert [d.dim_value for d in pixels.type.tensor_type.shape.dim][1:] == [3, 8, 8]
@@ -82,22 +84,6 @@ def test_weights_come_back_bit_for_bit_and_so_do_certificates(tmp_path):
     assert torch.equal(ours.radius, theirs.radius)
 
 
-def make(nodes: list, constants: dict[str, np.ndarray], shape=("batch", 1, 2, 2), outputs: int = 2):
-    h, f = onnx.helper, onnx.TensorProto.FLOAT
-    graph = h.make_graph(
-        nodes,
-        "test",
-        [h.make_tensor_value_info("x", f, list(shape))],
-        [h.make_tensor_value_info("y", f, [shape[0], outputs])],
-        [onnx.numpy_helper.from_array(v, k) for k, v in constants.items()],
-    )
-    return h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8)
-
-
-def node(operator: str, inputs: str, output: str, **attributes):
-    return onnx.helper.make_node(operator, inputs.split(), [output], **attributes)
-
-
 WEIGHT = np.arange(8, dtype=np.float32).reshape(4, 2) - 3
 BIAS = np.array([0.5, -1], dtype=np.float32)
 
@@ -127,58 +113,72 @@ def test_a_file_with_a_batch_of_one(tmp_path):
     assert load_onnx(tmp_path / "m.onnx")(torch.zeros(3, 1, 2, 2)).tolist() == [[0.5, -1.0]] * 3
 
 
-@pytest.mark.parametrize(
-    ("automatic", "kernel"), [("SAME_UPPER", 3), ("SAME_LOWER", 3), ("SAME_UPPER", 2), ("SAME_LOWER", 2), ("VALID", 2)]
-)
-def test_automatic_padding(tmp_path, automatic, kernel):
-    """torch's TorchScript exporter writes padding="same" so; an even kernel would pad the two sides unequally."""
-    side = 1 if automatic == "VALID" else 2
-    numbers = {"k": np.arange(kernel**2, dtype=np.float32).reshape(1, 1, kernel, kernel)}
-    numbers |= {"w": np.ones((side * side, 2), dtype=np.float32), "b": BIAS}
-    nodes = [node("Conv", "x k", "c", auto_pad=automatic), node("Flatten", "c", "f"), node("Gemm", "f w b", "y")]
-    onnx.save(make(nodes, numbers), tmp_path / "m.onnx")
-    if automatic != "VALID" and kernel == 2:
-        with pytest.raises(UnsupportedLayerError, match="opposite sides"):
-            load_onnx(tmp_path / "m.onnx")
-    else:  # what is read is compared with onnxruntime
-        assert load_onnx(tmp_path / "m.onnx").network.steps[0].padding == ((0, 0) if automatic == "VALID" else (1, 1))
-
-
-@pytest.mark.parametrize(
-    ("nodes", "message"),
-    [
-        ([("Transpose", "x", "t", {}), ("Flatten", "t", "f", {}), ("Gemm", "f w b", "y", {})], "batch axis"),
-        ([("Flatten", "x", "f", {}), ("Gemm", "f w b", "z", {}), ("Sigmoid", "z", "y", {})], "Sigmoid"),
-        ([("Flatten", "x", "f", {}), ("Gemm", "f w b", "y", {"alpha": 2.0})], "alpha"),
-        ([("MaxPool", "x", "p", {"kernel_shape": [1, 1], "pads": [0, 0, 0, 1]}), ("Flatten", "x", "f", {}),
-          ("Gemm", "f w b", "y", {})], "opposite sides"),
-    ],
-    ids=["Transpose", "Sigmoid", "Gemm", "padding"],
-)  # fmt: skip
-def test_operators_that_no_bound_covers(tmp_path, nodes, message):
-    built = [node(op, i, o, **a) for op, i, o, a in nodes]
-    onnx.save(make(built, {"w": WEIGHT, "b": BIAS}), tmp_path / "m.onnx")
-    with pytest.raises(UnsupportedLayerError, match=message):
-        load_onnx(tmp_path / "m.onnx")
-
-
 def test_files_that_are_no_classifiers(tmp_path):
     with pytest.raises(InvalidInputError, match="not a file"):
         load_onnx(tmp_path / "absent.onnx")
     (tmp_path / "text.onnx").write_text("not a model")
     with pytest.raises(InvalidInputError, match="not a valid ONNX"):
         load_onnx(tmp_path / "text.onnx")
-    nodes = [node("Flatten", "x", "f"), node("Gemm", "f w b", "y")]
-    for shape, message in ((("batch", 2, 2), "must be float32"), ((8, 1, 2, 2), "fixed batch of 8")):
-        onnx.save(make(nodes, {"w": WEIGHT, "b": BIAS}, shape=shape), tmp_path / "m.onnx")
+    for nodes, shape, message in (
+        ([node("Gemm", "x w b", "y")], (8, 4), r"output has the shape \(8, 2\) per image"),
+        ([node("Gemm", "x w c", "y")], (1, 4), r"\(1, 1\) per image, not \[1, K\] with K >= 2"),
+    ):
+        numbers = {"w": WEIGHT, "b": BIAS} if shape[0] == 8 else {"w": WEIGHT[:, :1], "c": BIAS[:1]}
+        onnx.save(make(nodes, numbers, shape), tmp_path / "m.onnx")
         with pytest.raises(InvalidInputError, match=message):
             load_onnx(tmp_path / "m.onnx")
 
 
+@pytest.mark.parametrize(
+    ("shape", "wanted", "images"),
+    [((1, 16), None, (1, 4, 4)), (("n", 12), None, (3, 2, 2)), ((1, 5), None, (1, 1, 5)), ((1, 16, 1), None, (1, 4, 4)),
+     ((1, 4, 2, 3), None, (3, 4, 2)), ((1, 4, 2, 5), None, (4, 2, 5)), ((1, 12), (1, 3, 4), (1, 3, 4)),
+     ((1, 4, 2, 5), (5, 4, 2), (5, 4, 2))],
+    ids=str,
+)  # fmt: skip
+def test_inputs_that_are_images_in_another_form(tmp_path, shape, wanted, images):
+    """Flat inputs are images in C order; (H, W, C) is recognised by its channels, or asked for."""
+    n = int(np.prod(images))
+    nodes = [node("Flatten", "x", "f"), node("Gemm", "f w", "y")]
+    weight = weights(n, 2)
+    onnx.save(make(nodes, {"w": weight}, shape), tmp_path / "m.onnx")
+    model = load_onnx(tmp_path / "m.onnx", wanted)
+    assert model.input_shape == images
+    x = torch.rand(3, *images)
+    last = len(shape) == 4 and tuple(shape[1:]) != images
+    flat = (x.permute(0, 2, 3, 1) if last else x).flatten(1)
+    for got in (model(x), model.network(x)):
+        torch.testing.assert_close(got, flat @ torch.from_numpy(weight), rtol=1e-5, atol=1e-5)
+
+
+def test_images_of_another_size_are_refused(tmp_path):
+    onnx.save(make([node("Gemm", "x w", "y")], {"w": weights(16, 2)}, (1, 16)), tmp_path / "m.onnx")
+    with pytest.raises(InvalidInputError, match="16 numbers"):
+        load_onnx(tmp_path / "m.onnx", (3, 4, 4))
+
+
+def test_packed_files(tmp_path):
+    model = make([node("Flatten", "x", "f"), node("Gemm", "f w b", "y")], {"w": WEIGHT, "b": BIAS})
+    (tmp_path / "m.onnx.gz").write_bytes(gzip.compress(model.SerializeToString()))
+    assert load_onnx(tmp_path / "m.onnx.gz")(torch.zeros(1, 1, 2, 2)).tolist() == [BIAS.tolist()]
+    (tmp_path / "m.onnx.gz").write_bytes(b"not packed")
+    with pytest.raises(InvalidInputError, match="not a valid ONNX"):
+        load_onnx(tmp_path / "m.onnx.gz")
+
+
+def test_files_that_are_too_large_are_not_read(tmp_path, monkeypatch):
+    (tmp_path / "m.onnx").write_bytes(b"0" * 200)
+    (tmp_path / "m.onnx.gz").write_bytes(gzip.compress(b"0" * 200))
+    monkeypatch.setattr(onnx_files, "MAX_BYTES", 100)
+    for name in ("m.onnx", "m.onnx.gz"):
+        with pytest.raises(InvalidInputError, match="larger than"):
+            load_onnx(tmp_path / name)
+
+
 def test_what_was_read_is_compared_with_the_files_own_output(tmp_path, monkeypatch):
     export_onnx(small_model(), tmp_path / "model.onnx")
-    original = onnx_files._run
-    monkeypatch.setattr(onnx_files, "_run", lambda *a: original(*a) + 1e-3)
+    original = onnx_runtime.Runtime.run
+    monkeypatch.setattr(onnx_runtime.Runtime, "run", lambda *a: original(*a) + 1e-3)
     with pytest.raises(InvalidInputError, match="differs from the ONNX"):
         load_onnx(tmp_path / "model.onnx")
 
@@ -186,7 +186,25 @@ def test_what_was_read_is_compared_with_the_files_own_output(tmp_path, monkeypat
 def test_without_onnxruntime_onnxs_own_reference_judges(tmp_path, monkeypatch):
     export_onnx(small_model(), tmp_path / "model.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    load_onnx(tmp_path / "model.onnx")
+    model = load_onnx(tmp_path / "model.onnx")
+    assert torch.equal(model(images()), model.network(images()))
+
+
+def test_a_float64_model_stays_float64(tmp_path):
+    model = small_model().double()
+    export_onnx(model, tmp_path / "model.onnx")
+    back = load_onnx(tmp_path / "model.onnx")  # onnxruntime has no float64 convolutions: the reference judges
+    assert back.network.head.weight.dtype == torch.float64
+    assert torch.equal(back.network.head.weight, trace(model, SHAPE).head.weight)
+
+
+def test_a_file_is_not_overwritten_unasked(tmp_path):
+    export_onnx(small_model(), tmp_path / "m.onnx")
+    before = (tmp_path / "m.onnx").read_bytes()
+    with pytest.raises(InvalidInputError, match=r"m.onnx' exists.*--force"):
+        export_onnx(small_model(), tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").read_bytes() == before
+    export_onnx(small_model(), tmp_path / "m.onnx", overwrite=True)
 
 
 def test_errors_before_anything_is_written(tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acert_zoo.errors import InvalidInputError
+from acert_zoo.errors import InvalidInputError, UnsupportedLayerError
+from acert_zoo.network.onnx_files import export_onnx
 from acert_zoo.network.vnnlib import RobustnessProperty, export_vnnlib, outward
 from tests.support.models import small_model
 
@@ -58,7 +59,7 @@ def read_vnnlib1(text: str) -> tuple[dict[int, list[Fraction]], set[tuple[int, i
 
 def test_files_hold_the_box_and_every_other_class(tmp_path):
     model = small_model()
-    labels = torch.tensor([0, 3, 1])
+    labels = model(images()).argmax(1)
     files = export_vnnlib(model, images(), labels, "2/255", tmp_path / "out")
     assert [f.name for f in files] == [f"property_{i}.vnnlib" for i in range(3)]
     for file, image, label in zip(files, images(), labels.tolist(), strict=True):
@@ -74,14 +75,15 @@ def test_files_hold_the_box_and_every_other_class(tmp_path):
 def test_the_vnnlib_package_reads_the_files_back(tmp_path):
     vnnlib = pytest.importorskip("vnnlib")
     compat = pytest.importorskip("vnnlib.compat")
-    export_vnnlib(small_model(), images(1), torch.tensor([2]), "8/255", tmp_path / "out")
+    label = int(small_model()(images(1)).argmax())
+    export_vnnlib(small_model(), images(1), torch.tensor([label]), "8/255", tmp_path / "out")
     query = vnnlib.parse_query_file(str(tmp_path / "out" / "vnnlib2" / "property_0.vnnlib"))
     (case,) = compat.transform(query)
     for (low, high), pixel in zip(case.input_box, images(1).flatten().tolist(), strict=True):
         assert low == pytest.approx(max(pixel - 8 / 255, 0), abs=1e-15)
         assert high == pytest.approx(min(pixel + 8 / 255, 1), abs=1e-15)
     rows = sorted(tuple(row) for polytope in case.output_constraints for row in polytope.coeff_matrix)
-    assert rows == sorted(tuple(float(k == 2) - float(k == t) for k in range(4)) for t in (0, 1, 3))
+    assert rows == sorted(tuple(float(k == label) - float(k == t) for k in range(4)) for t in range(4) if t != label)
     assert all(p.rhs == [0.0] for p in case.output_constraints)
 
 
@@ -122,3 +124,45 @@ def test_bad_input_writes_nothing(tmp_path, eps, labels, message):
 def test_the_parent_folder_must_exist(tmp_path):
     with pytest.raises(InvalidInputError, match="does not exist"):
         export_vnnlib(small_model(), images(), None, "1/255", tmp_path / "absent" / "out")
+
+
+def test_images_that_the_model_misclassifies_have_no_property(tmp_path):
+    model = small_model()
+    labels = model(images()).argmax(1)
+    labels[1] = (labels[1] + 1) % 4
+    files = export_vnnlib(model, images(), labels, "1/255", tmp_path / "out")
+    assert [f.name for f in files] == ["property_0.vnnlib", "property_2.vnnlib"]
+    rows = (tmp_path / "out" / "instances.csv").read_text().splitlines()
+    assert len(rows) == 2
+    with pytest.raises(InvalidInputError, match="none of the images is classified"):
+        export_vnnlib(model, images(), (model(images()).argmax(1) + 1) % 4, "1/255", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_earlier_export_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+    model = small_model()
+    export_vnnlib(model, images(3), None, "1/255", tmp_path / "out")
+    with pytest.raises(InvalidInputError, match=r"exists.*--force"):
+        export_vnnlib(model, images(1), None, "2/255", tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("vnnlib*/*"))) == 6
+    (tmp_path / "out" / "vnnlib" / "mine.vnnlib").write_text("kept")
+    export_vnnlib(model, images(1), None, "2/255", tmp_path / "out", overwrite=True)
+    left = sorted(f.name for f in (tmp_path / "out").glob("vnnlib*/*"))
+    assert left == ["mine.vnnlib", "property_0.vnnlib", "property_0.vnnlib"]
+
+
+def test_float64_networks_are_declared_so(tmp_path):
+    export_vnnlib(small_model().double(), images(1), None, "1/255", tmp_path / "out")
+    text = (tmp_path / "out" / "vnnlib2" / "property_0.vnnlib").read_text()
+    assert "(declare-input X float64 [1, 3, 8, 8])" in text
+    assert "(declare-output Y float64 [1, 4])" in text
+
+
+def test_a_cascade_is_refused_by_name(tmp_path):
+    class Cascade(torch.nn.Module):  # acert_zoo.Cascade, as exports see it
+        gates, members = (0.1,), ()
+
+    with pytest.raises(UnsupportedLayerError, match="a cascade is not one network"):
+        export_vnnlib(Cascade().eval(), images(1), None, "1/255", tmp_path / "out")
+    with pytest.raises(UnsupportedLayerError, match="export its members"):
+        export_onnx(Cascade().eval(), tmp_path / "n.onnx", (3, 8, 8))

@@ -1,0 +1,63 @@
+"""The ONNX operators that are read, and what reads each; Shape, Size, If and a softmax at the end are the reader's own.
+
+A handler is called with the `Context` of its node and the node's inputs, at least one of which depends on the network's
+input; it returns an `Activation`, or a list of them for the first outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from acert_zoo.network import graph
+from acert_zoo.network import onnx_elementwise as elementwise
+from acert_zoo.network import onnx_layers as layers
+from acert_zoo.network import onnx_rearranging as rearranging
+
+HANDLERS: dict[str, Callable[..., Any]] = {
+    "Conv": layers.conv,
+    "ConvTranspose": layers.conv_transpose,
+    "Gemm": layers.gemm,
+    "MatMul": layers.matmul,
+    "BatchNormalization": layers.batch_normalization,
+    "MaxPool": layers.max_pool,
+    "AveragePool": layers.average_pool,
+    "GlobalAveragePool": layers.global_pool("mean"),
+    "GlobalMaxPool": layers.global_pool("max"),
+    "Upsample": layers.resize,
+    "Resize": layers.resize,
+    "Add": elementwise.add,
+    "Sub": elementwise.sub,
+    "Mul": elementwise.mul,
+    "Div": elementwise.div,
+    "Neg": elementwise.negate,
+    "Sum": elementwise.total,
+    "Max": elementwise.maximum,
+    "Min": elementwise.minimum,
+    "Abs": elementwise.absolute,
+    "Relu": elementwise.relu,
+    "Sigmoid": elementwise.monotone(graph.Sigmoid),
+    "Tanh": elementwise.monotone(graph.Tanh),
+    "LeakyRelu": elementwise.leaky_relu,
+    "PRelu": elementwise.leaky_relu,
+    "Clip": elementwise.clip,
+    "ReduceMean": rearranging.reduction("mean"),
+    "ReduceSum": rearranging.reduction("sum"),
+    "ReduceMax": rearranging.reduction("max"),
+    "ReduceMin": rearranging.reduction("min"),
+    "Flatten": rearranging.flatten,
+    "Reshape": rearranging.reshape,
+    "Transpose": rearranging.transpose,
+    "Squeeze": rearranging.squeeze,
+    "Unsqueeze": rearranging.unsqueeze,
+    "Concat": rearranging.concat,
+    "Split": rearranging.split,
+    "Slice": rearranging.slice_,
+    "Gather": rearranging.gather,
+    "Pad": rearranging.pad,
+    "Expand": rearranging.expand,
+    "Identity": rearranging.identity,
+    "Dropout": rearranging.dropout,
+    "Cast": rearranging.cast,
+    "CastLike": rearranging.cast,
+}
