@@ -33,6 +33,7 @@ from acert_zoo.network.graph import (
     ReLU,
     Reshape,
     Sigmoid,
+    Sign,
     Step,
     Tanh,
 )
@@ -160,6 +161,6 @@ RULES: RuleTable[Callable[..., Pulled]] = RuleTable(  # (step, A, shape of its i
     },
     {
         BatchNorm: "fold it",
-        **dict.fromkeys((MaxPool, Reshape, Permute, Concat, Sigmoid, Tanh), _NOT_TRAINED),
+        **dict.fromkeys((MaxPool, Reshape, Permute, Concat, Sigmoid, Sign, Tanh), _NOT_TRAINED),
     },
 )

@@ -28,6 +28,7 @@ from acert_zoo.network.graph import (
     ReLU,
     Reshape,
     Sigmoid,
+    Sign,
     Tanh,
 )
 from acert_zoo.network.rule_table import RuleTable
@@ -121,5 +122,5 @@ LAYERS: RuleTable[Callable[[Any], nn.Module]] = RuleTable(
         Permute: _Rearrange,
         Concat: _Rearrange,
     },
-    {},
+    {Sign: "its rules are for continuous functions"},
 )

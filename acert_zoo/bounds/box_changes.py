@@ -67,6 +67,7 @@ from acert_zoo.network.graph import (
     ReLU,
     Reshape,
     Sigmoid,
+    Sign,
     Tanh,
 )
 from acert_zoo.network.rule_table import RuleTable
@@ -281,5 +282,9 @@ RULES: RuleTable[type[_Rule]] = RuleTable(
         ReLU: _ReLURule,
         **dict.fromkeys((Flatten, Reshape, Permute), _RearrangingRule),
     },
-    {Add: _NO_CHAIN, Concat: _NO_CHAIN, **dict.fromkeys((AvgPool, MaxPool, BatchNorm, Sigmoid, Tanh), _NOT_DERIVED)},
+    {
+        Add: _NO_CHAIN,
+        Concat: _NO_CHAIN,
+        **dict.fromkeys((AvgPool, MaxPool, BatchNorm, Sigmoid, Sign, Tanh), _NOT_DERIVED),
+    },
 )

@@ -30,6 +30,7 @@ from acert_zoo.network.graph import (
     ReLU,
     Reshape,
     Sigmoid,
+    Sign,
     Step,
     Tanh,
 )
@@ -215,7 +216,7 @@ RULES: RuleTable[Callable[..., Pulled]] = RuleTable(
         Flatten: _reshape,
         Reshape: _reshape,
     },
-    dict.fromkeys((Normalize, MaxPool, Sigmoid, Tanh), _CONCRETISED),
+    dict.fromkeys((Normalize, MaxPool, Sigmoid, Sign, Tanh), _CONCRETISED),
 )
 
 

@@ -34,6 +34,7 @@ from acert_zoo.network.graph import (
     ReLU,
     Reshape,
     Sigmoid,
+    Sign,
     Step,
     Tanh,
 )
@@ -175,7 +176,7 @@ RULES: RuleTable[Callable[..., Interval | Ball]] = RuleTable(  # (step, boxes of
         ReLU: _relu,
         Add: _add,
         **dict.fromkeys((Flatten, Reshape, Permute, AvgPool), _nonnegative),
-        **dict.fromkeys((Normalize, MaxPool, Concat, Sigmoid, Tanh), _monotone),
+        **dict.fromkeys((Normalize, MaxPool, Concat, Sigmoid, Sign, Tanh), _monotone),
     },
     {},
 )

@@ -31,6 +31,7 @@ from acert_zoo.network.graph import (
     ReLU,
     Reshape,
     Sigmoid,
+    Sign,
     Step,
     Tanh,
 )
@@ -92,7 +93,7 @@ def _tanh(level: RealSound, step: Step) -> Rule:
 
 
 def _selection(level: RealSound, step: Step) -> Rule:
-    """Every output is an entry of the inputs, or 0: monotone, and free of rounding."""
+    """Every output is an entry of the inputs, or 0, or a sign: monotone, and free of rounding."""
     return lambda boxes, use: Interval(step(*(v.lower for v in boxes)), step(*(v.upper for v in boxes)))
 
 
@@ -110,7 +111,7 @@ REAL_SOUND: RuleTable[Prepare] = RuleTable(
         ReLU: _relu,
         Sigmoid: _sigmoid,
         Tanh: _tanh,
-        **dict.fromkeys((Flatten, Reshape, Permute, Concat, MaxPool), _selection),
+        **dict.fromkeys((Flatten, Reshape, Permute, Concat, MaxPool, Sign), _selection),
     },
     {},
 )

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from acert_zoo._files import check_output_file
-from acert_zoo.cli.inputs import data_options, read_inputs, read_model
+from acert_zoo._files import check_output_file, read_text
+from acert_zoo.cli.inputs import data_options, onnx_options, read_inputs, read_model
 from acert_zoo.cli.numbers import parse_share
 from acert_zoo.cli.terminal import print_json, progress_bar
 from acert_zoo.cli.threads import default_threads
@@ -33,6 +33,8 @@ LEVELS = [level.value for level in SELECTABLE_LEVELS]
 @click.argument("images", nargs=-1, metavar="[IMAGES]...", type=click.Path())
 @click.option("--model", metavar="NAME", help="A registered name, a folder or .safetensors file, or hf-hub:OWNER/REPO.")
 @click.option("--onnx", type=click.Path(path_type=Path), metavar="FILE", help="An ONNX classifier instead of --model.")
+@onnx_options
+@click.option("--classes", metavar="A,B,...|FILE", help="With --onnx: names of the classes, one a line in a file.")
 @data_options
 @click.option(
     "--labels",
@@ -84,7 +86,8 @@ def certify(**options: Any) -> int:
     from acert_zoo.cli.report import Claim, Report
 
     torch.set_num_threads(options["threads"] or default_threads())
-    model = read_model(options["model"], options["onnx"])
+    model = read_model(options["model"], options["onnx"], options["mean"], options["std"])
+    classes = _class_names(options["classes"], options["onnx"], model)
     info = getattr(model, "info", None)
     named = ("data", "split", "limit", "data_root", "labels", "resize", "skip_unreadable")
     shape = getattr(model, "input_shape", None)
@@ -109,7 +112,9 @@ def certify(**options: Any) -> int:
         raise
     seconds = time.perf_counter() - started
     attacked = _attack(model, inputs, result) if options["attack"] else None
-    report = Report(result, inputs, info, [Claim(text, eps, share) for text, eps in eps_values], seconds, attacked)
+    report = Report(
+        result, inputs, info, [Claim(text, eps, share) for text, eps in eps_values], seconds, attacked, classes
+    )
     if options["as_json"]:
         print_json(report.document())
     else:
@@ -129,3 +134,17 @@ def _fail_under(text: str | None, eps_values: list[tuple[str, Fraction]]) -> Fra
     if not eps_values:
         raise InvalidInputError("--fail-under needs --eps: the radius at which that share must be certified")
     return parse_share(text)
+
+
+def _class_names(text: str | None, onnx: Path | None, model: nn.Module) -> tuple[str, ...]:
+    """The names of --classes, of which there must be as many as the model has classes."""
+    if text is None:
+        return ()
+    if onnx is None:
+        raise click.UsageError("--classes is for --onnx; models of the zoo know their classes.")
+    names = read_text(text).splitlines() if Path(text).is_file() else text.split(",")
+    names = [name.strip() for name in names if name.strip()]
+    number = model.network.num_classes
+    if len(names) != number:
+        raise InvalidInputError(f"--classes gives {len(names)} names; the model has {number} classes")
+    return tuple(names)

@@ -50,6 +50,8 @@ def export(
     for file in (onnx, onnx_bounds):
         if file is not None:
             check_output_file(file)
+            if file.exists() and not force:
+                raise InvalidInputError(f"{str(file)!r} exists; --force replaces it")
     if vnnlib is not None and vnnlib.exists() and not vnnlib.is_dir():
         raise InvalidInputError(f"{str(vnnlib)!r} is not a folder")
 

@@ -51,8 +51,27 @@ def data_options(command: click.decorators.FC) -> click.decorators.FC:
     return command
 
 
-def read_model(model: str | None, onnx: Path | None) -> nn.Module:
-    """The model of --model or --onnx, in eval mode."""
+def onnx_options(command: click.decorators.FC) -> click.decorators.FC:
+    """The options that say how an ONNX classifier's input is normalised: --mean, --std."""
+    for option in (
+        click.option("--std", metavar="S,S,...", help="... and divided by this standard deviation of each channel."),
+        click.option("--mean", metavar="M,M,...", help="With --onnx: pixels are taken less this mean of each channel,"),
+    ):
+        command = option(command)
+    return command
+
+
+def _numbers(text: str | None, option: str) -> list[float] | None:
+    try:
+        return None if text is None else [float(word) for word in text.split(",")]
+    except ValueError as error:
+        raise InvalidInputError(f"{option} {text!r} is not a list of numbers such as 0.49,0.48,0.45") from error
+
+
+def read_model(model: str | None, onnx: Path | None, mean: str | None = None, std: str | None = None) -> nn.Module:
+    """The model of --model or --onnx, in eval mode; `mean` and `std` are the texts of --mean and --std."""
+    if onnx is None and (mean is not None or std is not None):
+        raise click.UsageError("--mean and --std are for --onnx; models of the zoo normalise their input themselves.")
     if (model is None) == (onnx is None):
         raise click.UsageError("Name one model: --model NAME, or --onnx FILE.")
     if model is not None:
@@ -61,7 +80,7 @@ def read_model(model: str | None, onnx: Path | None) -> nn.Module:
         return load_model(model)
     from acert_zoo.network.onnx_files import load_onnx
 
-    return load_onnx(str(onnx))
+    return load_onnx(str(onnx), mean=_numbers(mean, "--mean"), std=_numbers(std, "--std"))
 
 
 def read_inputs(

@@ -59,6 +59,7 @@ class Report:
     claims: list[Claim]
     seconds: float
     attack: AttackReport | None = None
+    classes: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """The JSON document: the certificates, shares at each eps, and whether what was asked for holds."""
@@ -154,7 +155,7 @@ class Report:
         return row
 
     def _class(self, label: int) -> str:
-        classes = class_names(self._dataset)
+        classes = self.classes or class_names(self._dataset)
         return f"{label} {classes[label]}" if label < len(classes) and classes[label] != str(label) else str(label)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from acert_zoo.cli.inputs import SPLITS, dataset_file_option, read_model
+from acert_zoo.cli.inputs import SPLITS, dataset_file_option, onnx_options, read_model
 from acert_zoo.cli.numbers import duration
 from acert_zoo.cli.terminal import print_facts, print_json, printable, progress_bar
 from acert_zoo.cli.threads import default_threads
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--model", metavar="NAME", help="The model, where the file names no registered one.")
 @click.option("--onnx", type=click.Path(path_type=Path), metavar="FILE", help="An ONNX classifier instead of --model.")
+@onnx_options
 @click.option("--images", type=click.Path(), metavar="FOLDER", help="Where the image files lie now.")
 @click.option("--resize", is_flag=True, help="Image files were certified with --resize.")
 @click.option("--data", metavar="DATASET", help="The data set, where the file names none.")
@@ -36,6 +37,8 @@ def verify(
     file: Path,
     model: str | None,
     onnx: Path | None,
+    mean: str | None,
+    std: str | None,
     images: str | None,
     resize: bool,
     data: str | None,
@@ -57,7 +60,7 @@ def verify(
     from acert_zoo.certificates.verdict_file import is_verdict_file
 
     if is_verdict_file(file):
-        return _verdicts(file, model, onnx, images, resize, data, split, data_root, download, as_json)
+        return _verdicts(file, model, onnx, mean, std, images, resize, data, split, data_root, download, as_json)
     from acert_zoo.certificates.file import read_file
 
     certificates = read_file(file, keep_altered=True)  # refuses what is no certificate file before torch is imported
@@ -65,7 +68,7 @@ def verify(
 
     from acert_zoo.certificates.verify import verify_file
 
-    given = read_model(model, onnx) if model is not None or onnx is not None else None
+    given = read_model(model, onnx, mean, std) if model is not None or onnx is not None else None
 
     source: Mapping[str, Tensor] | str | None = images
     if data is not None:
@@ -93,6 +96,8 @@ def _verdicts(
     file: Path,
     model: str | None,
     onnx: Path | None,
+    mean: str | None,
+    std: str | None,
     images: str | None,
     resize: bool,
     data: str | None,
@@ -107,7 +112,7 @@ def _verdicts(
     verdicts = read_verdicts(file, partial=True)
     from acert_zoo.certificates.verdict_check import verify_verdicts
 
-    given = read_model(model, onnx) if model is not None or onnx is not None else None
+    given = read_model(model, onnx, mean, std) if model is not None or onnx is not None else None
     source: Mapping[str, Tensor] | str | None = images
     if data is not None:
         source = _dataset_images(data, split or "test", data_root, [line.id for line in verdicts.lines])

@@ -82,6 +82,14 @@ class Tanh(Monotone):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Sign(Monotone):
+    """-1, 0 or 1 (binarised networks); it jumps, and commits no rounding error."""
+
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.sign(x)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Flatten(Selection):
     def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return x.flatten(1)

@@ -145,7 +145,7 @@ def relu(ctx: Context, x: Activation) -> Activation:
 
 
 def monotone(kind: type[graph.Step]) -> Callable[[Context, Activation], Activation]:
-    """A step of its own that keeps the shape: Sigmoid, Tanh."""
+    """A step of its own that keeps the shape: Sigmoid, Sign, Tanh."""
     return lambda ctx, x: Activation(ctx.b.add(kind, ctx.name, x.value), x.dims)
 
 

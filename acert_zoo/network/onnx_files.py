@@ -88,7 +88,12 @@ def check_one_network(model: nn.Module) -> None:
 
 
 def load_onnx(
-    path: str | os.PathLike[str], input_shape: Sequence[int] | None = None, *, classifier: bool = True
+    path: str | os.PathLike[str],
+    input_shape: Sequence[int] | None = None,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    classifier: bool = True,
 ) -> OnnxModel:
     """The network of an ONNX file (.onnx, or .onnx.gz), checked against the file's own outputs on random inputs.
 
@@ -100,6 +105,7 @@ def load_onnx(
         path: the file.
         input_shape: (C, H, W) of images, for classifiers whose input is not [batch, C, H, W]; by default (H, W, C) is
             recognised by its 1 or 3 channels, and n numbers are a square image of 1 or 3 channels where that fits.
+        mean, std: per-channel constants (length C, or one number) where the file takes (pixels - mean) / std.
         classifier: whether it is to be a classifier of images. Otherwise (for properties) the network takes the
             input in the file's own shape, without a batch axis of 1, and may have any output, flattened.
 
@@ -111,7 +117,7 @@ def load_onnx(
     """
     onnx = onnx_package()
     proto = _read_proto(onnx, Path(path))
-    graph = read_graph(onnx, proto, image_shape=input_shape, as_images=classifier)
+    graph = read_graph(onnx, proto, image_shape=input_shape, as_images=classifier, mean=mean, std=std)
     model = OnnxModel(graph, Runtime(onnx, proto, graph))
     dtype = graph.network.head.weight.dtype
     points = random_points(graph.input_shape, dtype)

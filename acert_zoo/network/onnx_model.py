@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from acert_zoo.errors import InvalidInputError
+from acert_zoo.network.agreement import normalized
 from acert_zoo.network.onnx_reader import Graph
 from acert_zoo.network.onnx_runtime import Runtime
 from acert_zoo.network.tracing import NetworkModule, network_module
@@ -34,7 +35,7 @@ class OnnxModel(NetworkModule):
     def __init__(self, graph: Graph, runtime: Runtime) -> None:
         nn.Module.__init__(self)
         self.network, self.input_shape, self.order_only = graph.network.detach(), graph.input_shape, graph.order_only
-        self._permutation = graph.permutation
+        self._permutation, self._normalize = graph.permutation, graph.normalize
         self._runtime, self._wide = runtime, False
         self.eval()
 
@@ -48,8 +49,8 @@ class OnnxModel(NetworkModule):
 
     def file_outputs(self, x: Tensor) -> Tensor:
         """What the file itself computes, [N, K] in its own type; errors as `Runtime.run`."""
-        points = x.detach() if self._permutation is None else x.detach().permute(self._permutation)
-        points = points.flatten(1).cpu()
+        points = normalized(x.detach().cpu(), self._normalize)
+        points = (points if self._permutation is None else points.permute(self._permutation)).flatten(1)
         run = self._runtime.run_wide if self._wide else self._runtime.run
         return torch.from_numpy(run(points.contiguous().numpy()))
 

@@ -37,6 +37,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "Abs": elementwise.absolute,
     "Relu": elementwise.relu,
     "Sigmoid": elementwise.monotone(graph.Sigmoid),
+    "Sign": elementwise.monotone(graph.Sign),
     "Tanh": elementwise.monotone(graph.Tanh),
     "LeakyRelu": elementwise.leaky_relu,
     "PRelu": elementwise.leaky_relu,

@@ -17,11 +17,13 @@ import torch
 
 from acert_zoo.errors import InvalidInputError, UnsupportedLayerError
 from acert_zoo.network import trace_operations as ops
+from acert_zoo.network.agreement import Constants
 from acert_zoo.network.builder import Builder, Unsupported
-from acert_zoo.network.graph import Linear, Network
+from acert_zoo.network.graph import Linear, Network, Normalize
 from acert_zoo.network.onnx_constants import fold
 from acert_zoo.network.onnx_operators import HANDLERS
 from acert_zoo.network.onnx_values import Activation, Context
+from acert_zoo.network.reading import channel_constants
 from acert_zoo.network.tracing import finish
 
 OPSETS = range(7, 24)
@@ -36,6 +38,7 @@ class Graph:
 
     Attributes:
         network: takes images [N, *input_shape]; gives the outputs in C order.
+        normalize: (mean, std), float32 [C]: the file takes (images - mean) / std.
         permutation: how images are permuted into the order of the file's input, where they are not in it.
         input_dims: the input's shape in the file, with 1 for a batch axis; batched: whether that axis is free.
         output: the name of the file's tensor that the network computes.
@@ -45,18 +48,28 @@ class Graph:
     network: Network
     input_shape: tuple[int, ...]
     permutation: tuple[int, ...] | None
+    normalize: Constants | None
     input_dims: tuple[int, ...]
     batched: bool
     output: str
     order_only: bool
 
 
-def read_graph(onnx: Any, proto: Any, *, image_shape: Sequence[int] | None = None, as_images: bool = False) -> Graph:
+def read_graph(
+    onnx: Any,
+    proto: Any,
+    *,
+    image_shape: Sequence[int] | None = None,
+    as_images: bool = False,
+    mean: Any = None,
+    std: Any = None,
+) -> Graph:
     """The network of a checked ONNX model, as a function of one image.
 
     Args:
         as_images: whether the network is to take images (C, H, W) whatever the file's input is: `image_shape`, or
             what `image_form` finds.
+        mean, std: per-channel constants where the file takes normalised images.
 
     Raises:
         InvalidInputError: inputs or outputs of another number or form, too large an input, an output that does not
@@ -77,7 +90,13 @@ def read_graph(onnx: Any, proto: Any, *, image_shape: Sequence[int] | None = Non
     shape, permutation = image_form(sample, image_shape) if as_images else (sample, None)
     builder = Builder(shape, dtype)
     start = Context(builder, "input", "", {}, opset)
-    value = builder.input if permutation is None else ops.permute(builder, "input", builder.input, permutation)
+    normalize = channel_constants(shape[0], mean, std)
+    value = builder.input
+    if normalize is not None:
+        moved = (t.to(dtype) for t in normalize)
+        value = builder.add(Normalize, "normalize", value, **dict(zip(("mean", "std"), moved, strict=True)))
+    if permutation is not None:
+        value = ops.permute(builder, "input", value, permutation)
     value = start.shaped(Activation(value, dims), sample)
     env: dict[str, Any] = {"": None, inputs[0].name: Activation(value, dims)}
     reader = _Reader(onnx, builder, opset, graph.output[0].name)
@@ -96,7 +115,7 @@ def read_graph(onnx: Any, proto: Any, *, image_shape: Sequence[int] | None = Non
         flat = ops.linear(builder, "identity", flat, torch.eye(size, dtype=dtype))
     network = finish(builder, flat)
     name = reader.left_out or graph.output[0].name
-    return Graph(network, shape, permutation, dims, batched, name, order_only=reader.left_out is not None)
+    return Graph(network, shape, permutation, normalize, dims, batched, name, order_only=reader.left_out is not None)
 
 
 def image_form(sample: tuple[int, ...], wanted: Sequence[int] | None) -> tuple[tuple[int, ...], tuple[int, ...] | None]:

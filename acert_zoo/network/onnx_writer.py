@@ -23,6 +23,7 @@ from acert_zoo.network.graph import (
     ReLU,
     Reshape,
     Sigmoid,
+    Sign,
     Step,
     Tanh,
 )
@@ -105,6 +106,7 @@ def step_operators(
     for kind, operator, attributes in (
         (ReLU, "Relu", {}),
         (Sigmoid, "Sigmoid", {}),
+        (Sign, "Sign", {}),
         (Tanh, "Tanh", {}),
         (Add, "Add", {}),
         (Flatten, "Flatten", {"axis": 1}),

@@ -74,3 +74,22 @@ def test_bad_input_is_refused(zoo: str, tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"hello")
     refused("broken.onnx", "certify", "--onnx", tmp_path / "broken.onnx")
     refused("missing.onnx", "certify", "--onnx", tmp_path / "missing.onnx")
+
+
+def test_an_onnx_files_normalisation_and_class_names_are_options(zoo: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    network, picture, out = tmp_path / "network.onnx", tmp_path / "picture.png", tmp_path / "out.jsonl"
+    run("export", zoo, "--onnx", network)
+    Image.fromarray(sample_arrays("cifar10", 1)[0][0]).save(picture)
+    normalised = ("--onnx", network, "--mean", "0.1", "--std", "0.5,0.5,0.5")
+    names = ",".join(f"class-{i}" for i in range(10))
+    written = run("certify", *normalised, "--classes", names, "--out", out, picture)
+    assert written.exit_code == 0
+    assert "class-" in written.stdout
+    assert run("verify", out, *normalised).exit_code == 0
+    assert run("verify", out, "--onnx", network).exit_code != 0
+    refused("2 names; the model has 10", "certify", "--onnx", network, "--classes", "a,b", picture)
+    refused("is not a list of numbers", "certify", "--onnx", network, "--mean", "x", "--std", "1", picture)
+    refused("give both mean and std", "certify", "--onnx", network, "--mean", "0.5", picture)
+    for option in ("--mean", "--classes"):
+        refused("for --onnx", "certify", "--model", zoo, option, "1", picture)

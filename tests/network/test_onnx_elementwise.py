@@ -66,7 +66,7 @@ def test_division_that_is_refused(tmp_path):
             check(tmp_path, make([node("Div", inputs, "y")], {"c": np.zeros(3, dtype=np.float32)}, [1, 3]))
 
 
-@pytest.mark.parametrize("operator", ["Relu", "Abs", "Neg", "Sigmoid", "Tanh"])
+@pytest.mark.parametrize("operator", ["Relu", "Abs", "Neg", "Sigmoid", "Sign", "Tanh"])
 def test_functions_of_one_value(tmp_path, operator):
     check(tmp_path, make([node(operator, "x", "y")], {}, [1, 2, 3]))
 

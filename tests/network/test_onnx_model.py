@@ -113,6 +113,14 @@ def test_the_very_images_that_are_certified_are_compared(tmp_path, monkeypatch):
 
 
 def test_normalised_input_is_certified_with_mean_and_std(tmp_path):
-    model = load_onnx(saved(tmp_path))
-    got = acert_zoo.certify(model, images(), mean=[0.5], std=[0.25])
-    assert torch.equal(got.prediction, model((images() - 0.5) / 0.25).argmax(1))
+    plain = load_onnx(saved(tmp_path))
+    want = plain((images() - 0.5) / 0.25)
+    for model, constants in (
+        (plain, {"mean": [0.5], "std": [0.25]}),
+        (load_onnx(saved(tmp_path), mean=[0.5], std=[0.25]), {}),
+    ):
+        got = acert_zoo.certify(model, images(), **constants)
+        assert torch.equal(got.prediction, want.argmax(1))
+    assert torch.equal(model(images()), want)
+    with pytest.raises(InvalidInputError, match="give both mean and std"):
+        load_onnx(saved(tmp_path), mean=[0.5])
