@@ -13,19 +13,20 @@ from acert_zoo.network import graph
 from acert_zoo.network import onnx_elementwise as elementwise
 from acert_zoo.network import onnx_layers as layers
 from acert_zoo.network import onnx_rearranging as rearranging
+from acert_zoo.network import onnx_windows as windows
 
 HANDLERS: dict[str, Callable[..., Any]] = {
-    "Conv": layers.conv,
-    "ConvTranspose": layers.conv_transpose,
+    "Conv": windows.conv,
+    "ConvTranspose": windows.conv_transpose,
     "Gemm": layers.gemm,
     "MatMul": layers.matmul,
     "BatchNormalization": layers.batch_normalization,
-    "MaxPool": layers.max_pool,
-    "AveragePool": layers.average_pool,
-    "GlobalAveragePool": layers.global_pool("mean"),
-    "GlobalMaxPool": layers.global_pool("max"),
-    "Upsample": layers.resize,
-    "Resize": layers.resize,
+    "MaxPool": windows.max_pool,
+    "AveragePool": windows.average_pool,
+    "GlobalAveragePool": windows.global_pool("mean"),
+    "GlobalMaxPool": windows.global_pool("max"),
+    "Upsample": windows.resize,
+    "Resize": windows.resize,
     "Add": elementwise.add,
     "Sub": elementwise.sub,
     "Mul": elementwise.mul,
