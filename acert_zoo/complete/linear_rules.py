@@ -22,6 +22,7 @@ from acert_zoo.network.graph import (
     ReLU,
     Reshape,
     Sigmoid,
+    Sign,
     Step,
     Tanh,
 )
@@ -84,6 +85,6 @@ RULES: RuleTable[Callable[..., Pulled]] = RuleTable(  # (step, coefficients, sha
     },
     {
         ReLU: "`linear_bounds.py` has it: slopes and multipliers",
-        **dict.fromkeys((Normalize, MaxPool, Sigmoid, Tanh), _ENDS),
+        **dict.fromkeys((Normalize, MaxPool, Sigmoid, Sign, Tanh), _ENDS),
     },
 )
