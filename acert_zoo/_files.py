@@ -17,13 +17,29 @@ from acert_zoo.errors import InvalidInputError
 _MAX_TEXT = 64 * 2**20  # bytes of a text file: labels, configurations, lists of classes
 
 
+def check_path(path: object, what: str = "file") -> str:
+    """The name that `path`, a string or a path, gives to a file.
+
+    Raises:
+        InvalidInputError: anything else, or a name that no file can have.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(name := os.fspath(path), str):
+        raise InvalidInputError(f"{what} {path!r:.80}: expected a string or a path")
+    if not name or "\0" in name:
+        raise InvalidInputError(f"{what} {name!r:.80} is not the name of a file")
+    return name
+
+
 def open_plain(path: str | os.PathLike[str]) -> BinaryIO:
     """Opens a file for reading, if it is a plain one: a pipe would block, a device may never end.
 
     Raises:
         OSError: missing, not readable, no plain file (checked on what was opened, not on the name before), or a name
             that no file can have (a NUL byte).
+        InvalidInputError: neither a string nor a path.
     """
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise InvalidInputError(f"a file is named by a string or a path, got {path!r:.80}")
     try:
         # Without O_NONBLOCK a named pipe blocks here, until somebody writes to it.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -94,7 +110,8 @@ def check_output_file(path: str | os.PathLike[str]) -> None:
     Raises:
         InvalidInputError: its folder does not exist, it is a folder or a device, or the permission is missing.
     """
-    name, real = os.fspath(path), Path(os.path.realpath(path))
+    name = check_path(path, "output file")
+    real = Path(os.path.realpath(name))
     if not real.parent.is_dir():
         raise InvalidInputError(f"output file {name!r}: the folder {str(real.parent)!r} does not exist")
     if real.is_dir():

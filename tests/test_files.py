@@ -98,6 +98,12 @@ def test_what_is_no_plain_file_is_not_read(tmp_path: Path) -> None:
             open_plain(name)
 
 
+@pytest.mark.parametrize("name", [5, None, b"bytes", "", "a\0b", ["x"]])
+def test_what_names_no_file(name: object) -> None:
+    with pytest.raises(InvalidInputError, match=r"output file .*(string or a path|not the name of a file)"):
+        check_output_file(name)  # type: ignore[arg-type]
+
+
 def test_a_lock_lasts_as_long_as_its_block(tmp_path: Path) -> None:
     path = tmp_path / "out"
     for _ in range(2):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -161,8 +162,10 @@ def attack(
     """
     if method not in METHODS:
         raise UnknownNameError.near("attack method", method, METHODS)
-    if steps < 1 or restarts < 1 or shrink < 0 or batch_size < 1:
-        raise InvalidInputError("steps, restarts and batch_size are at least 1, shrink at least 0")
+    least = {"steps": (steps, 1), "restarts": (restarts, 1), "shrink": (shrink, 0), "batch_size": (batch_size, 1)}
+    for what, (value, smallest) in {**least, "seed": (seed, 0)}.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < smallest:
+            raise InvalidInputError(f"{what} must be an integer of at least {smallest}, got {value!r:.80}")
     check_eval_mode(model)
     check_weights(model)
     images, given = check_images(images, labels, getattr(model, "input_shape", None))
@@ -170,7 +173,7 @@ def attack(
         raise InvalidInputError("an attack needs labels")
     radii = parse_radii(eps, len(images))
     low = torch.zeros_like(radii) if floor is None else parse_radii(floor, len(images))
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     search = _Search(model, images, given, AdversarialCheck(model, program), generator, batch_size)
     everything = torch.arange(len(images))
     for part in everything.split(batch_size):

@@ -70,6 +70,9 @@ class Cascade(nn.Module):
 
     def __init__(self, members: Sequence[nn.Module], gates: Sequence[Gate]) -> None:
         super().__init__()
+        listed = isinstance(members, (list, tuple, nn.ModuleList)) and isinstance(gates, (list, tuple))
+        if not listed or not all(isinstance(member, nn.Module) for member in members):
+            raise InvalidInputError(f"a cascade takes a list of models and a list of gates, got {members!r:.80}")
         if not members or len(gates) != len(members) - 1:
             raise InvalidInputError(
                 f"a cascade has one gate for each member but the last, got {len(members)} members, {len(gates)} gates"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from acert_zoo._version import __version__
@@ -134,6 +135,8 @@ def certify(
             if value is not None and not (isinstance(value, str) and 0 < len(value) <= 1024):
                 raise InvalidInputError(f"{what} must be a name or None, got {value!r:.80}")
         size = _check_batch_size(batch_size, method)
+        if progress is not None and not callable(progress):
+            raise InvalidInputError(f"progress must be a function of (done, in all), got {progress!r:.80}")
         header = _header(model, certifier, method, targets is not None, dataset, split, len(images))
         digests = [pixel_sha256(image) for image in images]
         if out is None:
@@ -255,6 +258,6 @@ def _header(
 def _check_batch_size(batch_size: int | None, method: str) -> int:
     if batch_size is None:  # slow methods take seconds an image: what is done is to be kept, and seen, often
         return DEFAULT_BATCH_SIZE if method == BoundMethod.IBP else SLOW_BATCH_SIZE
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise InvalidInputError(f"batch_size must be a positive integer, got {batch_size!r}")
-    return batch_size
+    return int(batch_size)

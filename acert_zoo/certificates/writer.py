@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from acert_zoo._files import check_output_file, locked, open_plain, write_atomically
+from acert_zoo._files import check_output_file, check_path, locked, open_plain, write_atomically
 from acert_zoo.certificates.file import FORMAT, format_file, format_row, read_file
 from acert_zoo.certificates.lines import Header, Line
 from acert_zoo.errors import CertificateFileError, InvalidInputError
@@ -36,7 +36,7 @@ class CertificateWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str], header: Header) -> None:
-        self.path, self.header = Path(path), header
+        self.path, self.header = Path(check_path(path, "output file")), header
         self.kept: dict[str, Line] = {}
         self._lines: dict[str, Line] = {}
         self._weakest_possible = header.rounding

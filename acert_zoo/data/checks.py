@@ -198,7 +198,9 @@ def check_ids(ids: Sequence[str] | None, n: int) -> list[str]:
     """One distinct, printable name for each image: "0", "1", ... where none are given."""
     if ids is None:
         return [str(i) for i in range(n)]
-    names = list(ids)
+    if isinstance(ids, (str, bytes)) or not hasattr(ids, "__iter__"):
+        raise InvalidInputError(f"ids must be a list of {n} names, got {ids!r:.80}")
+    names = [str(name) if isinstance(name, np.str_) else name for name in ids]
     if len(names) != n:
         raise InvalidInputError(f"ids must name each of the {n} images, got {len(names)}")
     for name in names:

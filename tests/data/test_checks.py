@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from acert_zoo import certify
+from acert_zoo import Cascade, attack, certify
 from acert_zoo.data.checks import check_images, check_weights, uncompiled
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError
 from tests.support.models import small_model
@@ -163,3 +163,43 @@ def test_what_is_no_normalisation_constant(constant: Any) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
     with pytest.raises(InvalidInputError, match="std"):
         certify(model, torch.rand(1, 1, 4, 4), mean=[0.1], std=constant)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ids": 5},
+        {"ids": "ab"},
+        {"ids": [1, 2]},
+        {"out": 5},
+        {"out": "a\0b"},
+        {"progress": 3},
+        {"batch_size": 2.0},
+        {"budget": "3"},
+        {"mean": 0.1},
+        {"mean": 0.1, "std": 0},
+        {"dataset": 5},
+        {"split": ""},
+    ],
+)
+def test_mistakes_of_certify_end_in_one_kind_of_error(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+    with pytest.raises(InvalidInputError):
+        certify(model, torch.rand(2, 1, 4, 4), **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"steps": "a"}, {"steps": 0}, {"restarts": 1.5}, {"seed": "x"}, {"seed": -1}, {"shrink": True}, {"batch_size": 0}],
+)
+def test_mistakes_of_attack_end_in_one_kind_of_error(options: dict[str, Any]) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+    with pytest.raises(InvalidInputError, match=next(iter(options))):
+        attack(model, torch.rand(2, 1, 4, 4), [0, 1], 0.1, **options)
+
+
+@pytest.mark.parametrize("members", [["a", "b"], 5, "ab", [nn.Linear, nn.Linear]])
+def test_what_is_no_list_of_members(members: Any) -> None:
+    with pytest.raises(InvalidInputError, match="a cascade takes a list of models"):
+        Cascade(members, ["1/255"])
