@@ -136,7 +136,7 @@ def _fail_under(text: str | None, eps_values: list[tuple[str, Fraction]]) -> Fra
     return parse_share(text)
 
 
-def _class_names(text: str | None, onnx: Path | None, model: nn.Module) -> tuple[str, ...]:
+def _class_names(text: str | None, onnx: Path | None, model: Any) -> tuple[str, ...]:
     """The names of --classes, of which there must be as many as the model has classes."""
     if text is None:
         return ()
