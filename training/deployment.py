@@ -22,7 +22,7 @@ from training.loop import build_model
 from training.recipe import Recipe
 from training.run_folder import RunFolder
 
-LOGIT_TOLERANCE = 1e-5
+LOGIT_TOLERANCE = 2e-5  # float32 sums of 8,192 products: 1.1e-5 for one image in 1,000 of a CNN-5, 1e-6 for most
 
 
 def read_run(run: Path) -> tuple[Recipe, dict[str, Any]]:
@@ -91,7 +91,7 @@ def fold(trained: nn.Module, deployed: nn.Module) -> nn.Module:
 def check_folding(trained: nn.Module, deployed: nn.Module, images: Tensor) -> float:
     """The largest relative difference of logits, in float64 for the trained and float32 for the deployed network.
 
-    Relative to each image's largest logit. Raises WeightsError above 1e-5.
+    Relative to each image's largest logit. Raises WeightsError above 2e-5.
     """
     worst = 0.0
     exact = trace(trained).to(torch.float64)
