@@ -255,11 +255,11 @@ def test_the_cost_of_rigour_on_a_small_cnn(eps):
 
 @pytest.mark.parametrize("eps", [1e-4, 2 / 255, 0.1])
 def test_the_cost_of_rigour_on_the_bundled_networks(eps):
-    """The half-width grows by at most 1e-9 of itself, or, where it is below 3e-3 of the logits, by 4e-12 of the logits.
+    """The half-width grows by at most 1e-9 of itself, or, where it is below 1e-3 of the logits, by 4e-12 of the logits.
 
     The second case is that of very robust networks at tiny eps, whose intervals shrink to 1e-5 of the logits: 1e-9 of
-    that is 100 roundoffs of the logits themselves, out of reach of a bound whose layers are computed in float64. So it
-    is with the sums of 8,192 products in the hidden layer of the CNN-5.
+    that is 100 roundoffs of the logits themselves, out of reach of a bound whose layers are computed in float64.
+    Sums of 8,192 products, in the hidden layer of the CNN-5, have twice the roundoff: 2e-9.
     """
     very_robust = {"mnist_kappa000", "mnist_kappa025", "mnist_kappa050", "mnist_eps015_kappa000"}
     very_robust |= {"cifar10_ibp_kappa000", "cifar10_ibp_kappa050"}
@@ -272,11 +272,11 @@ def test_the_cost_of_rigour_on_the_bundled_networks(eps):
         images, labels = acert_zoo.sample_data(acert_zoo.model_info(name).dataset, n=16)
         loss, half, _ = loss_half_margin(trace(model).detach(), images, labels, eps)
         size = model(images).detach().abs().amax(1).double()  # of the logits
-        close, thin = loss <= 1e-9 * half, half <= 3e-3 * size
+        close, thin = loss <= (2e-9 if name in long_sums else 1e-9) * half, half <= 1e-3 * size
         assert bool((close | (thin & (loss <= 4e-12 * size))).all()), (name, eps)
         if not bool(close.all()):
             thin_networks.add(name)
-    assert thin_networks <= (very_robust | long_sums if eps < 2 / 255 else set())
+    assert thin_networks <= (very_robust if eps < 2 / 255 else set())
 
 
 def test_larger_constants_give_nested_bounds():

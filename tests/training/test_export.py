@@ -265,4 +265,4 @@ def test_registered_models_have_their_evaluation(name: str) -> None:
     assert [tuple(getattr(m, f) for f in fields) for m in info.metrics] == [
         tuple(m[f] for f in fields) for m in stored["metrics"]
     ]
-    assert len(np.load(zoo.radii(info.name, info.version))) == min(stored["n"], 1000)
+    assert len(np.load(zoo.radii(info.name, info.version))) in (min(stored["n"], 1000), stored["n"])
