@@ -13,6 +13,7 @@ from acert_zoo.errors import InvalidInputError
 from acert_zoo.network.agreement import normalized
 from acert_zoo.network.onnx_reader import Graph
 from acert_zoo.network.onnx_runtime import Runtime
+from acert_zoo.network.properties import Property
 from acert_zoo.network.tracing import NetworkModule, network_module
 
 _WITHIN = 32.0  # times the measured rounding of the network: another order of summation is off by a few times of it
@@ -53,6 +54,23 @@ class OnnxModel(NetworkModule):
         points = (points if self._permutation is None else points.permute(self._permutation)).flatten(1)
         run = self._runtime.run_wide if self._wide else self._runtime.run
         return torch.from_numpy(run(points.contiguous().numpy()))
+
+    def check_property(self, prop: Property) -> None:
+        """Whether a property can be asked of this network.
+
+        Raises:
+            InvalidInputError: another number of inputs or outputs; or a softmax was left out, and the property says
+                more than which outputs are larger than which.
+        """
+        inputs, outputs = math.prod(self.input_shape), self.network.num_classes
+        if (prop.num_inputs, prop.num_outputs) != (inputs, outputs):
+            raise InvalidInputError(
+                f"the property has {prop.num_inputs} inputs and {prop.num_outputs} outputs, "
+                f"the ONNX model {inputs} and {outputs}"
+            )
+        inequalities = (i for case in prop.cases for conjunction in case.conjunctions for i in conjunction)
+        if self.order_only and not all(i.orders for i in inequalities):
+            raise InvalidInputError("the ONNX model ends in a softmax: only properties that order outputs can be asked")
 
     def double(self) -> OnnxModel:
         """A copy that computes in float64, by onnx's reference implementation."""

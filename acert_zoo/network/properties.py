@@ -41,6 +41,11 @@ class Inequality:
             scale /= math.gcd(*(int(c * scale) for c in kept.values()))
         return cls(tuple((i, int(c * scale)) for i, c in kept.items()), bound * scale, strict)
 
+    @property
+    def orders(self) -> bool:
+        """Whether it says y_i <= y_j (or <): what a softmax behind the outputs does not change."""
+        return sorted(c for _, c in self.coefficients) == [-1, 1] and self.bound == 0
+
     def holds(self, outputs: Sequence[Fraction | float]) -> bool:
         """Whether these outputs satisfy it, in exact arithmetic (floats are taken for the numbers that they are)."""
         total = sum((c * Fraction(outputs[i]) for i, c in self.coefficients), Fraction(0))

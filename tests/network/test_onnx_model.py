@@ -15,6 +15,7 @@ from acert_zoo.network import onnx_files, onnx_reader, onnx_runtime
 from acert_zoo.network.graph import Linear
 from acert_zoo.network.onnx_files import load_onnx
 from acert_zoo.network.onnx_model import OnnxModel
+from acert_zoo.network.vnnlib_reader import parse_property
 from tests.support.onnx_files import make, node, weights
 
 onnx = pytest.importorskip("onnx")
@@ -124,3 +125,22 @@ def test_normalised_input_is_certified_with_mean_and_std(tmp_path):
     assert torch.equal(model(images()), want)
     with pytest.raises(InvalidInputError, match="give both mean and std"):
         load_onnx(saved(tmp_path), mean=[0.5])
+
+
+def test_properties_that_fit_the_file_and_its_softmax(tmp_path):
+    variables = "".join(f"(declare-const X_{i} Real)(assert (>= X_{i} 0))(assert (<= X_{i} 1))" for i in range(16))
+    variables += "".join(f"(declare-const Y_{i} Real)" for i in range(3))
+    order = parse_property(variables + "(assert (or (>= Y_1 Y_0) (and (<= Y_0 Y_2) (> Y_1 Y_2))))")
+    value = parse_property(variables + "(assert (>= Y_1 0.5))")
+    plain = load_onnx(saved(tmp_path), classifier=False)
+    plain.check_property(order)
+    plain.check_property(value)
+    nodes = [node("Flatten", "x", "f"), node("MatMul", "f w", "z"), node("Softmax", "z", "y")]
+    onnx.save(make(nodes, {"w": weights(16, 3)}, [1, 1, 4, 4]), tmp_path / "s.onnx")
+    softmax = load_onnx(tmp_path / "s.onnx", classifier=False)
+    softmax.check_property(order)
+    with pytest.raises(InvalidInputError, match="ends in a softmax"):
+        softmax.check_property(value)
+    small = parse_property("(declare-const X_0 Real)(declare-const Y_0 Real)(assert (<= X_0 1))(assert (>= X_0 0))")
+    with pytest.raises(InvalidInputError, match="1 inputs and 1 outputs, the ONNX model 16 and 3"):
+        plain.check_property(small)

@@ -27,6 +27,13 @@ def test_an_inequality_without_variables_is_a_truth_value():
     assert not Inequality.of({}, Fraction(0), strict=True).holds([7.0])
 
 
+def test_what_a_softmax_keeps():
+    assert Inequality(((0, 1), (2, -1)), Fraction(0), strict=True).orders
+    for other in (((0, 1),), ((0, 1), (1, 1)), ((0, 2), (1, -2)), ((0, 1), (1, -1), (2, -1))):
+        assert not Inequality(other, Fraction(0)).orders
+    assert not Inequality(((0, 1), (1, -1)), Fraction(1, 10)).orders
+
+
 def test_membership_is_exact():
     """float64(0.1) is more than 1/10: it lies in [1/10, 1], and not in [0, 1/10]."""
     assert Case((TENTH,), (Fraction(1),), ((),)).contains([0.1])
