@@ -111,7 +111,7 @@ def _fitting(c: Call, x: Any, y: Any) -> tuple[Any, Any]:
     """A value that a larger constant broadcasts is expanded first."""
     if isinstance(x, Value) and isinstance(y, Value):
         return x, y
-    value, other = (x, y) if isinstance(x, Value) else (y, x)
+    value, other = (x, y) if isinstance(x, Value) else (value_of(y), x)
     if isinstance(other, Tensor) and other.dim() > 1 + len(value.known_shape):
         raise Unsupported(f"a constant of shape {tuple(other.shape)} with {len(value.known_shape)} axes per sample")
     value = composed.expand(c.b, c.name, value, c.shape or value.known_shape)

@@ -97,7 +97,7 @@ def _expand(c: Call, x: Any, size: Any, *, implicit: bool = False) -> Value | Re
 
 @rule("cat.default")
 def _cat(c: Call, tensors: Any, dim: int = 0) -> Value:
-    like = next(t for t in tensors if isinstance(t, Value))
+    like = value_of(next((t for t in tensors if isinstance(t, Value)), None))
     if not all(isinstance(t, (Value, Repeated)) for t in tensors):
         raise Unsupported("joining with a constant of fixed batch size")
     tensors = [_as_value(c, like, t) for t in tensors]

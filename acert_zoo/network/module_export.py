@@ -80,7 +80,8 @@ def _export(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Any
             warnings.simplefilter("ignore")
             program = torch.export.export(_Forward(model), (example,), dynamic_shapes=free, strict=False)
             _refuse_early(program)
-            return program.run_decompositions(_decompositions())
+            table = _decompositions()
+            return program.run_decompositions(table) if table else program.run_decompositions()
     except UnsupportedLayerError:
         raise
     except Exception as error:  # the user's own forward runs here: anything may be raised
@@ -102,8 +103,11 @@ def _refuse_early(program: Any) -> None:
 
 
 def _decompositions() -> dict[Any, Any]:
-    """torch's table of decompositions to core ATen, less what is kept whole; made once, which takes a second."""
-    if not _table:
+    """torch's table of decompositions to core ATen, less what is kept whole; made once, which takes a second.
+
+    Empty where torch offers no table (before 2.6); then everything is decomposed.
+    """
+    if not _table and hasattr(torch.export, "default_decompositions"):
         for operation, decomposition in torch.export.default_decompositions().items():
             if str(operation) not in _WHOLE:
                 _table[operation] = decomposition
