@@ -29,6 +29,8 @@ each end. **ReLU, max pooling and rearrangements** are exact; a flush there is t
 function's at the float32 argument that it was given: 8 units in the last place, where the vector libraries of torch
 promise 1 to 4 (a test looks at them). An argument flushed to zero moves the value by at most 2^-126. As both functions
 are monotone, the ends of the real enclosure, moved by as much, hold the program's values, monotone or not.
+**Sign** jumps at 0, so an argument flushed to zero on being read counts: both ends are moved by 2^-126 before it. (A
+difference of two floats is 0 only where they are equal, gradual underflow being checked.)
 **BatchNorm** is refused: how a program evaluates it is not fixed.
 Normalize and Add are guarded too: every end they give is at most 2^126.
 
@@ -130,6 +132,10 @@ class Float32Deployed(RealSound):
         out = widen(add_boxes(a, b), ADD_ERROR, UNDERFLOW)
         alive &= fits(a) & fits(b) & fits(out)
         return out
+
+    def sign(self, x: Interval, alive: Tensor) -> Interval:
+        alive &= fits(x)
+        return Interval((x.lower - FLUSH).sign(), (x.upper + FLUSH).sign())
 
     def function(self, enclose: Callable[..., Interval], x: Interval, alive: Tensor) -> Interval:
         alive &= fits(x)

@@ -191,6 +191,10 @@ class RealSound:
     def add(self, a: Interval, b: Interval, alive: Tensor) -> Interval:
         return add_boxes(a, b)
 
+    def sign(self, x: Interval, alive: Tensor) -> Interval:
+        """Monotone, and free of rounding."""
+        return Interval(x.lower.sign(), x.upper.sign())
+
     def function(self, enclose: Callable[..., Interval], x: Interval, alive: Tensor) -> Interval:
         """`enclose`: one of `activations.py`. It maps an infinite interval to the function's whole range."""
         return enclose(x)

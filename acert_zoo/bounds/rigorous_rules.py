@@ -92,8 +92,12 @@ def _tanh(level: RealSound, step: Step) -> Rule:
     return lambda boxes, use: level.function(tanh_box, boxes[0], use.alive)
 
 
+def _sign(level: RealSound, step: Step) -> Rule:
+    return lambda boxes, use: level.sign(boxes[0], use.alive)
+
+
 def _selection(level: RealSound, step: Step) -> Rule:
-    """Every output is an entry of the inputs, or 0, or a sign: monotone, and free of rounding."""
+    """Every output is an entry of the inputs, or 0: monotone, and free of rounding."""
     return lambda boxes, use: Interval(step(*(v.lower for v in boxes)), step(*(v.upper for v in boxes)))
 
 
@@ -111,7 +115,8 @@ REAL_SOUND: RuleTable[Prepare] = RuleTable(
         ReLU: _relu,
         Sigmoid: _sigmoid,
         Tanh: _tanh,
-        **dict.fromkeys((Flatten, Reshape, Permute, Concat, MaxPool, Sign), _selection),
+        Sign: _sign,
+        **dict.fromkeys((Flatten, Reshape, Permute, Concat, MaxPool), _selection),
     },
     {},
 )

@@ -18,7 +18,7 @@ from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.preconditions import has_subnormal
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.network.architectures import CNN
-from acert_zoo.network.graph import Add, AvgPool, Conv, Flatten, Linear, MaxPool, Network, Normalize, ReLU
+from acert_zoo.network.graph import Add, AvgPool, Conv, Flatten, Linear, MaxPool, Network, Normalize, ReLU, Sign
 from acert_zoo.network.tracing import trace
 from tests.support import deployed as programs
 from tests.support import rational as exact
@@ -235,3 +235,15 @@ def test_the_overflow_guard_counts_the_sum_before_pooling_divides_it():
     ones = torch.ones(1, 1, 2, 2)
     assert RigorousNetwork(grid, "real-sound").proves(ones, torch.tensor([0]), 0.0).all()
     assert not RigorousNetwork(grid, LEVEL).proves(ones, torch.tensor([0]), 0.0).any()
+
+
+def test_the_sign_of_what_a_program_may_flush():
+    """A subnormal argument, read as zero, has sign 0, which must lie inside; at real-sound its sign is 1."""
+    head = Linear(inputs=(2,), weight=torch.ones(2, 1), bias=torch.zeros(2))
+    net = Network((Flatten(inputs=(0,)), Sign(inputs=(1,)), head))
+    for pixel, real, lowest in ((2.0**-130, 1.0, -1.0), (2.0**-120, 1.0, 1.0)):
+        x = torch.full((1, 1, 1, 1), pixel)
+        assert RigorousNetwork(net).intervals(x, 0.0)[2].lower.item() == real
+        out = RigorousNetwork(net, "float32-deployed").intervals(x, 0.0)[2]
+        assert out.lower.item() == lowest
+        assert out.upper.item() == 1.0
