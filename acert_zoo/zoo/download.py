@@ -105,7 +105,9 @@ _asking: ContextVar[str | None] = ContextVar("asking", default=None)
 @contextmanager
 def _plain_names(what: str) -> Iterator[None]:
     """Refuses answers whose etag or commit id is a path: huggingface_hub names files of its cache after them, so that a
-    hostile endpoint could write anywhere (seen with huggingface_hub 2.4)."""
+    hostile endpoint could write anywhere (seen with huggingface_hub 2.4). Checking the path that the client returns
+    would come too late: by then the file is written. Asking for the names beforehand would not do either, since the
+    endpoint may answer otherwise the second time."""
     _watch_metadata()
     token = _asking.set(what)
     try:
