@@ -131,7 +131,8 @@ class Agreement:
             allowed = allowed * _FLOAT64
         self._judge((_margins(found, label) - margins).abs().amax(0), allowed, where)
         scale = margins.abs().amax(0)
-        scale = scale.clamp(min=scale.median().item())
+        some = scale[scale > 0]  # not the column of a class that is the answer everywhere
+        scale = scale.clamp(min=some.median().item() if len(some) else 0.0)
         if bool((allowed > _VISIBLE * scale).any()):
             self._compare_copy(points, label, margins, _FLOAT64 * allowed + _COPY * scale, where)
 

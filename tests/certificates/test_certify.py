@@ -138,7 +138,7 @@ def bad(pixel: float) -> Callable[[Tensor], Tensor]:
         (lambda x: x[:, :1], r"\[N, 3, 8, 8\], got \[12, 1, 8, 8\]"),
         (lambda x: x[..., :7], r"\[N, 3, 8, 8\]"),
         (lambda x: x.permute(0, 2, 3, 1), "channels come first"),
-        (lambda x: x.tolist(), r"image 0 is a list; a tensor or array \[C, H, W\]"),
+        (lambda x: x.tolist(), r"image 0 is a list; expected a tensor or array \[C, H, W\]"),
         (lambda x: None, "NoneType"),
         (lambda x: x.to_sparse(), "dense"),
         (lambda x: x.to("meta"), "meta tensor"),
