@@ -114,10 +114,10 @@ def test_every_edit_of_the_module_is_noticed(edit, known) -> None:
     if known and edit is _by_attribute:
         pytest.skip("a ReLU has no attribute that counts")
     model, fresh = (_mlp(nn.ReLU(), nn.ReLU() if known else _Sloped()) for _ in range(2))
-    before = predict_certified(model, IMAGES, 0.03)
+    before = predict_certified(model, IMAGES, 0.01)
     edit(model)
     edit(fresh)
-    after, wanted = predict_certified(model, IMAGES, 0.03), predict_certified(fresh, IMAGES, 0.03)
+    after, wanted = predict_certified(model, IMAGES, 0.01), predict_certified(fresh, IMAGES, 0.01)
     assert torch.equal(after.label, model(IMAGES).argmax(1))
     assert torch.equal(after.label, wanted.label)
     assert torch.equal(after.certified, wanted.certified)
