@@ -124,13 +124,20 @@ def check_output_file(path: str | os.PathLike[str]) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces `path` by `content`: a temporary file in the same folder, fsync, rename.
+    """Replaces `path` by `content`; errors as `replacing`."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` when the block ends: a temporary one in the same folder, fsync, rename.
 
     A symbolic link stays one; what it points to is replaced.
 
     Raises:
         OSError: the folder does not exist or cannot be written, `path` is a device, the disk is full; `path` is then
-            as it was.
+            as it was, as it is after any exception in the block.
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
@@ -138,7 +145,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()

@@ -134,7 +134,7 @@ def certify(
         for what, value in (("dataset", dataset), ("split", split)):
             if value is not None and not (isinstance(value, str) and 0 < len(value) <= 1024):
                 raise InvalidInputError(f"{what} must be a name or None, got {value!r:.80}")
-        size = _check_batch_size(batch_size, method)
+        size = images_at_a_time(batch_size, method)
         if progress is not None and not callable(progress):
             raise InvalidInputError(f"progress must be a function of (done, in all), got {progress!r:.80}")
         header = _header(model, certifier, method, targets is not None, dataset, split, len(images))
@@ -255,7 +255,8 @@ def _header(
     )
 
 
-def _check_batch_size(batch_size: int | None, method: str) -> int:
+def images_at_a_time(batch_size: int | None, method: str) -> int:
+    """`batch_size`, checked; where it is None, the method's own."""
     if batch_size is None:  # slow methods take seconds an image: what is done is to be kept, and seen, often
         return DEFAULT_BATCH_SIZE if method == BoundMethod.IBP else SLOW_BATCH_SIZE
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:

@@ -12,6 +12,7 @@ from acert_zoo.cli.certify import certify
 from acert_zoo.cli.decide import decide
 from acert_zoo.cli.evaluate import evaluate
 from acert_zoo.cli.export import export
+from acert_zoo.cli.merge import merge
 from acert_zoo.cli.models import list_, show
 from acert_zoo.cli.site import site
 from acert_zoo.cli.verify import verify
@@ -25,5 +26,5 @@ def main() -> None:
     """Image classifiers with certified l-inf robustness: list them, certify and decide images, verify the proofs."""
 
 
-for command in (list_, show, certify, decide, verify, export, evaluate, site):
+for command in (list_, show, certify, decide, verify, merge, export, evaluate, site):
     main.add_command(command)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from acert_zoo._files import check_output_file, read_text
+from acert_zoo.certificates.shards import Shard
 from acert_zoo.cli.inputs import data_options, onnx_options, read_inputs, read_model
 from acert_zoo.cli.numbers import parse_share
 from acert_zoo.cli.terminal import print_json, progress_bar
@@ -66,6 +68,9 @@ LEVELS = [level.value for level in SELECTABLE_LEVELS]
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images at a time.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: one a core]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write certificates; continues a part.")
+@click.option(
+    "--shard", metavar="K/N", help="Only part K of N, of whole batches: merged, the parts are what one run gives."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def certify(**options: Any) -> int:
     """Certify images: how far every pixel may move before the model could change its mind.
@@ -79,10 +84,14 @@ def certify(**options: Any) -> int:
     out: Path | None = options["out"]
     if out is not None:
         check_output_file(out)
+    shard = None if options["shard"] is None else Shard.parse(options["shard"])
+    if shard is not None and options["skip_unreadable"]:
+        raise click.UsageError("--shard counts batches of all images: it does not go with --skip-unreadable.")
 
     import torch
 
     from acert_zoo import certify as certify_images
+    from acert_zoo.certificates.certify import images_at_a_time
     from acert_zoo.cli.report import Claim, Report
 
     torch.set_num_threads(options["threads"] or default_threads())
@@ -91,7 +100,9 @@ def certify(**options: Any) -> int:
     info = getattr(model, "info", None)
     named = ("data", "split", "limit", "data_root", "labels", "resize", "skip_unreadable")
     shape = getattr(model, "input_shape", None)
-    inputs = read_inputs(info, shape, options["images"], **{key: options[key] for key in named})
+    size = images_at_a_time(options["batch_size"], options["method"])
+    part = None if shard is None else partial(shard.rows, batch_size=size)
+    inputs = read_inputs(info, shape, options["images"], part=part, **{key: options[key] for key in named})
     settings = {key: options[key] for key in ("method", "rounding", "batch_size", "budget", "out")}
     started = time.perf_counter()
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -24,6 +24,7 @@ def read_image_files(
     limit: int | None,
     resize: bool,
     skip_unreadable: bool,
+    part: Callable[[int], slice] | None = None,
 ) -> Inputs:
     """The images of files and folders. Labels are those of --labels, else those that folders named like classes give.
 
@@ -32,11 +33,15 @@ def read_image_files(
         dataset: the model's data set, whose classes folders may be named like.
         labels: "3,8", the name of a text file with one label a line, or None.
         skip_unreadable: files that cannot be used are left out and named in the notes.
+        part: which of so many files are wanted, all by default; labels are for all of them.
     """
     if input_shape is None:
         raise InvalidInputError("the model does not say which image size it takes; use --data")
     paths = image_paths(files)[:limit]
     targets = _labels(labels, paths, dataset)
+    if part is not None:
+        rows = part(len(paths))
+        paths, targets = paths[rows], None if targets is None else targets[rows]
     batch = read_images([p.path for p in paths], input_shape, resize=resize)
     if batch.unreadable and not skip_unreadable:
         load_images([paths[i].path for i in batch.unreadable], input_shape, resize=resize)  # raises, naming all

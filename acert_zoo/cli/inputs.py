@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,8 +95,13 @@ def read_inputs(
     labels: str | None = None,
     resize: bool = False,
     skip_unreadable: bool = False,
+    part: Callable[[int], slice] | None = None,
 ) -> Inputs:
-    """The images that the options name; with none named, the bundled images of the model's data set."""
+    """The images that the options name; with none named, the bundled images of the model's data set.
+
+    Args:
+        part: which rows of so many images are wanted, all by default; others are not read.
+    """
     if files and data:
         raise click.UsageError("Name image files or --data, not both.")
     if split and not data:
@@ -119,19 +124,23 @@ def read_inputs(
             limit=limit,
             resize=resize,
             skip_unreadable=skip_unreadable,
+            part=part,
         )
     if data:
-        return _dataset(data, split or "test", limit, data_root)
+        return _dataset(data, split or "test", limit, data_root, part)
     if info is None or info.dataset is None:
         raise InvalidInputError("the model names no data set: name image files or --data")
     from acert_zoo import sample_data
 
     images, targets = sample_data(info.dataset, limit)
-    ids = [str(i) for i in range(len(images))]
-    return Inputs(images, targets, ids, f"bundled {info.dataset} test images", info.dataset, "samples")
+    rows = slice(None) if part is None else part(len(images))
+    ids = [str(i) for i in range(len(images))][rows]
+    return Inputs(images[rows], targets[rows], ids, f"bundled {info.dataset} test images", info.dataset, "samples")
 
 
-def _dataset(name: str, split: str, limit: int | None, data_root: str | None) -> Inputs:
+def _dataset(
+    name: str, split: str, limit: int | None, data_root: str | None, part: Callable[[int], slice] | None
+) -> Inputs:
     import numpy as np
     import torch
 
@@ -141,7 +150,9 @@ def _dataset(name: str, split: str, limit: int | None, data_root: str | None) ->
     if info.files is not None:  # registered beside its data: its classes are to be known without --data-root as well
         register_dataset(info)
     images, labels = load_split(name, split, data_root)
-    images, labels = np.array(images[:limit]), labels[:limit]  # copied: memory maps are read-only
+    n = len(images[:limit])
+    rows = slice(0, n) if part is None else part(n)
+    images, labels = np.array(images[rows]), labels[rows]  # copied: memory maps are read-only
     description = f"{name} {split} images"
-    ids = [str(i) for i in range(len(images))]
+    ids = [str(i) for i in range(rows.start, rows.start + len(images))]
     return Inputs(to_pixels(images), torch.from_numpy(labels.copy()), ids, description, name, split)
