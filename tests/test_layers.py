@@ -6,9 +6,9 @@ import inspect
 
 import pytest
 
-from acert_zoo.bounds import auto_lirpa_module, box_changes, crown_rules, ibp, rigorous_rules
+from acert_zoo.bounds import auto_lirpa_module, box_changes, crown_rules, ibp, onnx_bounds, rigorous_rules
 from acert_zoo.complete import linear_rules
-from acert_zoo.network import graph
+from acert_zoo.network import graph, onnx_writer
 from acert_zoo.network.graph import Step
 from acert_zoo.network.rule_table import RuleTable
 from training import crown_ibp
@@ -22,6 +22,8 @@ TABLES = {
     "linear bounds of complete verification": linear_rules.RULES,
     "auto-LiRPA": auto_lirpa_module.LAYERS,
     "training's CROWN-IBP": crown_ibp.RULES,
+    "ONNX": onnx_writer.WRITERS,
+    "interval bounds as ONNX": onnx_bounds.INTERVALS,
 }
 LAYERS = {
     kind

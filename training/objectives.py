@@ -178,7 +178,7 @@ def find_objective(name: str) -> Callable[[Batch], Loss]:
         sys.path.append(os.getcwd())
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, SyntaxError) as error:
+    except (ImportError, AttributeError, SyntaxError, ValueError, TypeError) as error:  # the last two: odd module names
         raise InvalidInputError(f"objective {name!r} cannot be loaded: {error}") from error
     if not callable(found):
         raise InvalidInputError(f"objective {name!r} is {found!r}; expected a function from a Batch to a Loss")

@@ -23,6 +23,7 @@ from acert_zoo.errors import AcertZooError, InvalidInputError, UnknownNameError
 from training import distributed
 from training.loop import Trainer
 from training.memory import keep_freed_memory
+from training.objectives import find_objective
 from training.recipe import Recipe, known_keys, load_recipe
 from training.run_folder import RunError, RunFolder
 
@@ -90,7 +91,9 @@ def resolve(
     """The recipe of the command line, or of the run to resume (whose recipe stays as it is)."""
     if resume is None:
         changes = overrides if kappa is None else (*overrides, f"kappa={kappa!r}")
-        return load_recipe(recipe_name or "cifar10", changes)
+        recipe = load_recipe(recipe_name or "cifar10", changes)
+        find_objective(recipe.objective)  # a wrong name ends here, before a data set is fetched
+        return recipe
     if recipe_name is not None or kappa is not None or overrides or path is not None:
         raise click.UsageError(
             "--resume takes the recipe and the folder of the run: drop --recipe, --kappa, --set and --run"

@@ -14,6 +14,7 @@ in any order. A bound that is NaN is given as -inf, so that no minimum can lose 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,28 @@ from torch import Tensor, nn
 from acert_zoo._files import write_atomically
 from acert_zoo.data.checks import check_eval_mode
 from acert_zoo.errors import InvalidInputError, UnsupportedLayerError
-from acert_zoo.network.graph import Affine, BatchNorm, Conv, Linear, Monotone, Network, Step
-from acert_zoo.network.onnx_files import OPSET, onnx_package, step_operators
+from acert_zoo.network.graph import (
+    Add,
+    AvgPool,
+    BatchNorm,
+    Concat,
+    Conv,
+    Flatten,
+    Linear,
+    MaxPool,
+    Network,
+    Normalize,
+    Permute,
+    ReLU,
+    Reshape,
+    Sigmoid,
+    Sign,
+    Step,
+    Tanh,
+)
+from acert_zoo.network.onnx_files import onnx_package
+from acert_zoo.network.onnx_writer import OPSET, WRITERS, Place, convolution_attributes
+from acert_zoo.network.rule_table import RuleTable
 from acert_zoo.network.tracing import trace
 
 STATEMENT = "prediction is certified on the l-inf ball of radius eps, cut with [0, 1], where robust_margin > 0"
@@ -112,16 +133,15 @@ class _BoundsGraph:
         return output
 
     def _step(self, index: int, inputs: list[str], suffix: str, output: str) -> str:
-        """The step's own operators on `inputs`."""
+        """The step's own operators on `inputs`; its constants are shared by all passes."""
         step = self.network.steps[index - 1]
         name = f"step_{index}"
 
         def constant(constant_name: str, value: Tensor) -> str:
             return self._constant(constant_name.replace(f"{name}{suffix}.", f"{name}."), value)
 
-        operators = step_operators(step, f"{name}{suffix}", inputs, output, self.axes[index], constant)
-        for operator, names, attributes, result in operators:
-            self._node(operator, names, result, **attributes)
+        for node in WRITERS[step](step, Place(f"{name}{suffix}", inputs, output, self.axes[index], constant)):
+            self._node(node.operator, node.inputs, node.output, **node.attributes)
         return output
 
     def _forward(self) -> None:
@@ -140,17 +160,7 @@ class _BoundsGraph:
         zero, one = self._constant("zero", torch.tensor(0.0)), self._constant("one", torch.tensor(1.0))
         boxes: list[Box] = [(self._node("Max", [below, zero], "lower_0"), self._node("Min", [above, one], "upper_0"))]
         for index, step in enumerate(self.network.steps[:-1], 1):
-            inputs = [boxes[i] for i in step.inputs]
-            if isinstance(step, (Affine, BatchNorm)):
-                boxes.append(self._affine(index, step, inputs[0]))
-            elif isinstance(step, Monotone):
-                ends = [[box[end] for box in inputs] for end in (0, 1)]
-                lower, upper = (
-                    self._step(index, ends[k], f".{n}", f"{n}_{index}") for k, n in enumerate(("lower", "upper"))
-                )
-                boxes.append((lower, upper))
-            else:
-                raise UnsupportedLayerError(f"no interval rule for step {step.name!r} ({type(step).__name__})")
+            boxes.append(INTERVALS[step](self, index, step, [boxes[i] for i in step.inputs]))
         return boxes[self.network.head.inputs[0]]
 
     def _ball(self, box: Box, name: str) -> tuple[str, str]:
@@ -160,30 +170,45 @@ class _BoundsGraph:
         width = self._node("Sub", [box[1], box[0]], f"{name}.width")
         return self._node("Mul", [total, half], f"{name}.centre"), self._node("Mul", [width, half], f"{name}.radius")
 
-    def _affine(self, index: int, step: Step, box: Box) -> Box:
-        """centre' = W centre + b and half-width' = |W| half-width."""
+    def _monotone(self, index: int, step: Step, boxes: list[Box]) -> Box:
+        """The step itself at both ends."""
+        lower, upper = (
+            self._step(index, [box[end] for box in boxes], f".{name}", f"{name}_{index}")
+            for end, name in enumerate(("lower", "upper"))
+        )
+        return lower, upper
+
+    def _affine(self, index: int, boxes: list[Box], spread: Callable[[str, str], str]) -> Box:
+        """centre' = W centre + b and half-width' = |W| half-width, which `spread` writes (half-width, output)."""
         name = f"step_{index}.box"
-        centre, radius = self._ball(box, name)
+        centre, radius = self._ball(boxes[0], name)
         moved = self._step(index, [centre], ".centre", f"{name}.moved")
-        if isinstance(step, BatchNorm):
+        half_width = spread(radius, f"{name}.spread")
+        lower = self._node("Sub", [moved, half_width], f"lower_{index}")
+        return lower, self._node("Add", [moved, half_width], f"upper_{index}")
+
+    def _magnitude(self, index: int) -> str:
+        return self._node("Abs", [f"step_{index}.weight"], f"step_{index}.magnitude")
+
+    def _linear(self, index: int, step: Linear, boxes: list[Box]) -> Box:
+        def spread(radius: str, output: str) -> str:
+            return self._node("Gemm", [radius, self._magnitude(index)], output, transB=1)
+
+        return self._affine(index, boxes, spread)
+
+    def _conv(self, index: int, step: Conv, boxes: list[Box]) -> Box:
+        def spread(radius: str, output: str) -> str:
+            return self._node("Conv", [radius, self._magnitude(index)], output, **convolution_attributes(step))
+
+        return self._affine(index, boxes, spread)
+
+    def _batchnorm(self, index: int, step: BatchNorm, boxes: list[Box]) -> Box:
+        def spread(radius: str, output: str) -> str:
             scale = step.scale_shift(step.mean, step.var)[0].abs()
             factor = self._constant(f"step_{index}.scale", scale.view(1, -1, *[1] * (self.axes[index] - 2)))
-            spread = self._node("Mul", [radius, factor], f"{name}.spread")
-        else:
-            magnitude = self._node("Abs", [f"step_{index}.weight"], f"step_{index}.magnitude")
-            spread = self._magnified(step, [radius, magnitude], f"{name}.spread")
-        return self._node("Sub", [moved, spread], f"lower_{index}"), self._node(
-            "Add", [moved, spread], f"upper_{index}"
-        )
+            return self._node("Mul", [radius, factor], output)
 
-    def _magnified(self, step: Step, inputs: list[str], output: str) -> str:
-        """|W| applied to half-widths: the layer without its bias."""
-        if isinstance(step, Linear):
-            return self._node("Gemm", inputs, output, transB=1)
-        if not isinstance(step, Conv):
-            raise UnsupportedLayerError(f"step {step.name!r} ({type(step).__name__}) has no ONNX form of its bounds")
-        window = {"strides": list(step.stride), "pads": [*step.padding, *step.padding]}
-        return self._node("Conv", inputs, output, **window, dilations=list(step.dilation), group=step.groups)
+        return self._affine(index, boxes, spread)
 
     def _margins(self, box: Box) -> None:
         """(W_y - W_t) m + b_y - b_t - |W_y - W_t| r for every class t, y the largest logit at the image itself."""
@@ -208,3 +233,20 @@ class _BoundsGraph:
         unknown = self._node("IsNaN", [others], "head.unknown")
         self._node("Where", [unknown, worst, others], "margins")
         self._node("ReduceMin", ["margins"], "robust_margin", axes=[1], keepdims=0)
+
+
+IntervalRule = Callable[[_BoundsGraph, int, Any, list[Box]], Box]  # (graph, index, the step, boxes of its inputs)
+
+INTERVALS: RuleTable[IntervalRule] = RuleTable(
+    "ONNX interval",
+    {
+        Linear: _BoundsGraph._linear,
+        Conv: _BoundsGraph._conv,
+        BatchNorm: _BoundsGraph._batchnorm,
+        **dict.fromkeys(
+            (Normalize, ReLU, Sigmoid, Tanh, Sign, Flatten, Reshape, Permute, Concat, MaxPool, AvgPool, Add),
+            _BoundsGraph._monotone,
+        ),
+    },
+    {},
+)

@@ -24,10 +24,8 @@ from acert_zoo.network.agreement import Agreement
 from acert_zoo.network.onnx_model import OnnxModel, check_outputs
 from acert_zoo.network.onnx_reader import read_graph
 from acert_zoo.network.onnx_runtime import Runtime
-from acert_zoo.network.onnx_writer import OPSET, step_operators, to_proto
+from acert_zoo.network.onnx_writer import to_proto
 from acert_zoo.network.reading import read
-
-__all__ = ["OPSET", "export_onnx", "load_onnx", "onnx_package", "step_operators"]
 
 INSTALL = f"pip install 'acert-zoo[onnx] @ {SOURCE}'"
 MAX_BYTES = 2**30  # of a file

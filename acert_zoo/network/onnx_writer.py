@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from acert_zoo.errors import UnsupportedLayerError
 from acert_zoo.network.graph import (
     Add,
     AvgPool,
@@ -24,11 +25,121 @@ from acert_zoo.network.graph import (
     Reshape,
     Sigmoid,
     Sign,
-    Step,
     Tanh,
 )
+from acert_zoo.network.rule_table import RuleTable
 
 OPSET = 17
+
+
+class Node(NamedTuple):
+    """One ONNX node; its one output gives it its name."""
+
+    operator: str
+    inputs: list[str]
+    output: str
+    attributes: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a step's nodes stand in the file."""
+
+    name: str  # of the step: the prefix of its constants and inner values
+    inputs: list[str]
+    output: str
+    axes: int  # of the output, batch included
+    constant: Callable[[str, Tensor], str]  # stores a tensor under a name, and gives the name to read it by
+
+
+Writer = Callable[[Any, Place], list[Node]]
+
+
+def _normalize(step: Normalize, place: Place) -> list[Node]:
+    shape = (1, -1, *(1,) * (place.axes - 2))
+    mean, std = (place.constant(f"{place.name}.{k}", getattr(step, k).view(shape)) for k in ("mean", "std"))
+    centred = f"{place.name}.centred"
+    return [Node("Sub", [*place.inputs, mean], centred), Node("Div", [centred, std], place.output)]
+
+
+def _weights(step: Linear | Conv, place: Place) -> list[str]:
+    return [place.constant(f"{place.name}.{k}", getattr(step, k)) for k in ("weight", "bias")]
+
+
+def _linear(step: Linear, place: Place) -> list[Node]:
+    return [Node("Gemm", [*place.inputs, *_weights(step, place)], place.output, {"transB": 1})]
+
+
+def convolution_attributes(step: Conv) -> dict[str, Any]:
+    """The attributes of ONNX's Conv that say how the windows of a convolution lie."""
+    return {
+        "kernel_shape": list(step.weight.shape[2:]),
+        "strides": list(step.stride),
+        "pads": [*step.padding, *step.padding],
+        "dilations": list(step.dilation),
+        "group": step.groups,
+    }
+
+
+def _conv(step: Conv, place: Place) -> list[Node]:
+    return [Node("Conv", [*place.inputs, *_weights(step, place)], place.output, convolution_attributes(step))]
+
+
+def _batchnorm(step: BatchNorm, place: Place) -> list[Node]:
+    parameters = [place.constant(f"{place.name}.{k}", getattr(step, k)) for k in ("gamma", "beta", "mean", "var")]
+    return [Node("BatchNormalization", [*place.inputs, *parameters], place.output, {"epsilon": step.epsilon})]
+
+
+def _pool(operator: str, **attributes: int) -> Writer:
+    def write(step: MaxPool | AvgPool, place: Place) -> list[Node]:
+        window = {
+            "kernel_shape": list(step.kernel_size),
+            "strides": list(step.stride),
+            "pads": [*step.padding, *step.padding],
+        }
+        return [Node(operator, place.inputs, place.output, window | attributes)]
+
+    return write
+
+
+def _reshape(step: Reshape, place: Place) -> list[Node]:
+    shape = place.constant(f"{place.name}.shape", torch.tensor([-1, *step.shape]))
+    return [Node("Reshape", [*place.inputs, shape], place.output)]
+
+
+def _permute(step: Permute, place: Place) -> list[Node]:
+    return [Node("Transpose", place.inputs, place.output, {"perm": list(step.dims)})]
+
+
+def _concat(step: Concat, place: Place) -> list[Node]:
+    return [Node("Concat", place.inputs, place.output, {"axis": step.dim})]
+
+
+def _operator(operator: str, **attributes: int) -> Writer:
+    return lambda step, place: [Node(operator, place.inputs, place.output, attributes)]
+
+
+WRITERS: RuleTable[Writer] = RuleTable(
+    "ONNX",
+    {
+        Normalize: _normalize,
+        Linear: _linear,
+        Conv: _conv,
+        BatchNorm: _batchnorm,
+        MaxPool: _pool("MaxPool"),
+        AvgPool: _pool("AveragePool", count_include_pad=1),
+        Reshape: _reshape,
+        Permute: _permute,
+        Concat: _concat,
+        Flatten: _operator("Flatten", axis=1),
+        Add: _operator("Add"),
+        ReLU: _operator("Relu"),
+        Sigmoid: _operator("Sigmoid"),
+        Tanh: _operator("Tanh"),
+        Sign: _operator("Sign"),
+    },
+    {},
+)
 
 
 def to_proto(onnx: Any, network: Network, shape: tuple[int, ...]) -> Any:
@@ -54,9 +165,11 @@ def to_proto(onnx: Any, network: Network, shape: tuple[int, ...]) -> Any:
     axes = [v.dim() for v in network.run(torch.zeros(1, *shape, dtype=dtype))]
     for index, step in enumerate(network.steps, 1):
         inputs = [value(i) for i in step.inputs]
-        operators = step_operators(step, f"step_{index}", inputs, value(index), axes[index], constant)
-        for operator, names, attributes, output in operators:
-            nodes.append(helper.make_node(operator, names, [output], name=output, **attributes))
+        place = Place(f"step_{index}", inputs, value(index), axes[index], constant)
+        for node in WRITERS[step](step, place):
+            nodes.append(
+                helper.make_node(node.operator, node.inputs, [node.output], name=node.output, **node.attributes)
+            )
     graph = helper.make_graph(
         nodes,
         "acert_zoo",
@@ -68,51 +181,3 @@ def to_proto(onnx: Any, network: Network, shape: tuple[int, ...]) -> Any:
     proto.ir_version = 8  # the one that came with opset 17: older runtimes refuse newer files
     onnx.checker.check_model(proto, full_check=True)
     return proto
-
-
-def step_operators(
-    step: Step, name: str, inputs: list[str], output: str, axes: int, constant: Any
-) -> list[tuple[Any, ...]]:
-    """(operator, inputs, attributes, output) of each ONNX node of a step."""
-    if isinstance(step, Normalize):
-        mean, std = (constant(f"{name}.{k}", getattr(step, k).view(1, -1, *(1,) * (axes - 2))) for k in ("mean", "std"))
-        return [("Sub", [*inputs, mean], {}, f"{name}.centred"), ("Div", [f"{name}.centred", std], {}, output)]
-    if isinstance(step, (Conv, Linear)):
-        parameters = [constant(f"{name}.weight", step.weight), constant(f"{name}.bias", step.bias)]
-        if isinstance(step, Linear):
-            return [("Gemm", [*inputs, *parameters], {"transB": 1}, output)]
-        window = {
-            "kernel_shape": list(step.weight.shape[2:]),
-            "strides": list(step.stride),
-            "pads": [*step.padding, *step.padding],
-            "dilations": list(step.dilation),
-            "group": step.groups,
-        }
-        return [("Conv", [*inputs, *parameters], window, output)]
-    if isinstance(step, BatchNorm):
-        parameters = [constant(f"{name}.{k}", getattr(step, k)) for k in ("gamma", "beta", "mean", "var")]
-        return [("BatchNormalization", [*inputs, *parameters], {"epsilon": step.epsilon}, output)]
-    if isinstance(step, (MaxPool, AvgPool)):
-        window = {
-            "kernel_shape": list(step.kernel_size),
-            "strides": list(step.stride),
-            "pads": [*step.padding, *step.padding],
-        }
-        if isinstance(step, MaxPool):
-            return [("MaxPool", inputs, window, output)]
-        return [("AveragePool", inputs, {**window, "count_include_pad": 1}, output)]
-    if isinstance(step, Reshape):
-        return [("Reshape", [*inputs, constant(f"{name}.shape", torch.tensor([-1, *step.shape]))], {}, output)]
-    for kind, operator, attributes in (
-        (ReLU, "Relu", {}),
-        (Sigmoid, "Sigmoid", {}),
-        (Sign, "Sign", {}),
-        (Tanh, "Tanh", {}),
-        (Add, "Add", {}),
-        (Flatten, "Flatten", {"axis": 1}),
-        (Permute, "Transpose", {"perm": list(step.dims) if isinstance(step, Permute) else []}),
-        (Concat, "Concat", {"axis": step.dim if isinstance(step, Concat) else 0}),
-    ):
-        if isinstance(step, kind):
-            return [(operator, inputs, attributes, output)]
-    raise UnsupportedLayerError(f"step {step.name!r} ({type(step).__name__}) has no ONNX form here")

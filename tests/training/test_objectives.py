@@ -385,6 +385,7 @@ def test_an_objective_of_ones_own_is_found_by_module_and_function(
         ("my_losses:quarter", "has no attribute 'quarter'"),
         ("no_such_losses:half", "No module named 'no_such_losses'"),
         ("my_losses:number", "3; expected a function from a Batch to a Loss"),
+        (":half", "Empty module name"),
     ):
         with pytest.raises(InvalidInputError, match=f"objective '{name}'.*{message}"):
             find_objective(name)

@@ -76,7 +76,6 @@ def test_overrides() -> None:
         ("epochs=0", InvalidInputError, "at least 1"),
         ("epochs=true", InvalidInputError, "int"),
         ("optimizer=3", InvalidInputError, "table"),
-        ("objective=acret", UnknownNameError, "acert"),
         ("arch=cnn8", UnknownNameError, "cnn7"),
         ("dataset=cifar100", UnknownNameError, "cifar10"),
         ("optimizer.schedule=cosine", UnknownNameError, "onecycle"),

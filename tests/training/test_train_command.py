@@ -15,9 +15,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from acert_zoo.errors import UnknownNameError
 from tests.support.training import TRAIN, final_weights, one_thread, run_train, same_weights
 from tests.training.conftest import FinishedRun
-from training.train import Display, main
+from training.train import Display, main, resolve
 
 
 def test_a_run_and_its_folder(finished: FinishedRun) -> None:
@@ -98,6 +99,11 @@ def test_refusals_are_short_and_write_nothing(
     assert all(word in result.stderr for word in words), result.stderr
     assert "Traceback" not in result.stderr
     assert not run.exists()
+
+
+def test_an_unknown_objective_ends_before_data_is_looked_for() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean acert"):
+        resolve("cifar10", None, ("objective=acret",), None, None)
 
 
 def test_resuming_takes_no_settings_and_needs_a_run(finished: FinishedRun, tmp_path: Path) -> None:
