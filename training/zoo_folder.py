@@ -50,6 +50,14 @@ class ZooFolder:
         """float64 certified radii of the test images in their order (of the first 1,000 in older evaluations)."""
         return self.root / "evaluations" / f"{name}.v{version}.radii.npy"
 
+    def attack(self, name: str, version: int) -> Path:
+        """How test images were attacked, and the accuracy that was left."""
+        return self.root / "evaluations" / f"{name}.v{version}.attack.json"
+
+    def attacked_radii(self, name: str, version: int) -> Path:
+        """float64 distances of the adversarial images that were found, in the order of the test images; inf: none."""
+        return self.root / "evaluations" / f"{name}.v{version}.attacked.npy"
+
 
 def write_atomic(path: Path, content: bytes | str) -> bool:
     """Writes `content` whole or not at all; False (and nothing touched) where the file holds just that already."""

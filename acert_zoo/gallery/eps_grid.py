@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from acert_zoo.data.dataset import DatasetInfo
-from acert_zoo.exact_numbers import parse_eps, round_up
+from acert_zoo.exact_numbers import parse_eps, round_down, round_up
 
 FEWEST_STOPS = 240
 REACH = Fraction(3, 2)  # the last stop, in units of eps_max
@@ -42,6 +42,13 @@ class EpsGrid:
         ordered = np.sort(radii[radii > 0])
         at_least = np.searchsorted(ordered, [round_up(eps) for eps in self.stops], side="left")
         return [int(len(ordered) - below) for below in at_least]
+
+    def unbroken(self, distances: np.ndarray) -> list[int]:
+        """How many of the distances of adversarial images (float64 [n], 0 misclassified, inf none found) lie beyond
+        each stop: those images withstood what attacks within it found."""
+        ordered = np.sort(distances)
+        within = np.searchsorted(ordered, [round_down(eps) for eps in self.stops], side="right")
+        return [int(len(ordered) - broken) for broken in within]
 
 
 def eps_grid(info: DatasetInfo) -> EpsGrid:

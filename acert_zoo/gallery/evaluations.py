@@ -25,6 +25,8 @@ class StoredEvaluation:
         classes: per class {"class", "n", "correct", "certified": {eps: count}}; empty in evaluations that lack it.
         inexact: how many of the `total` images are approximations in the copy of the data set that was used.
         seconds: time the evaluation took, None where not recorded.
+        attacked: float64 [m], distances of adversarial images of the first m test images, upper bounds of their true
+            radii: 0 where misclassified, inf where none was found; None where no attack is stored.
     """
 
     radii: np.ndarray
@@ -32,6 +34,7 @@ class StoredEvaluation:
     classes: tuple[dict[str, Any], ...]
     inexact: int
     seconds: float | None
+    attacked: np.ndarray | None = None
 
     def acr_percent(self, eps_max: str) -> float:
         """100 * mean(min(radius, eps_max)) / eps_max over the stored radii."""
@@ -62,7 +65,32 @@ def read_evaluation(folder: Path, info: ModelInfo) -> StoredEvaluation:
         classes=tuple(document.get("classes", ())),
         inexact=len(document.get("test_inexact", ())),
         seconds=document.get("environment", {}).get("seconds"),
+        attacked=_read_attack(folder, info, radii),
     )
+
+
+def _read_attack(folder: Path, info: ModelInfo, radii: np.ndarray) -> np.ndarray | None:
+    """The distances that `training/attack.py` stored, None where there are none.
+
+    Raises:
+        InvalidInputError: not readable, of other weights, or a distance is not above the image's certified radius.
+    """
+    stem = folder / info.versioned_name
+    if not stem.with_name(f"{stem.name}.attack.json").exists():
+        return None
+    try:
+        document = parse_json(stem.with_name(f"{stem.name}.attack.json").read_text(encoding="utf-8"))
+        attacked = np.load(stem.with_name(f"{stem.name}.attacked.npy"), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"the attack on {info.versioned_name} in {folder} cannot be read: {error}") from None
+    if document.get("weights_sha256") != info.sha256:
+        return None  # of weights that were replaced: no bound is known of these
+    if attacked.dtype != np.float64 or attacked.ndim != 1 or not 0 < len(attacked) <= len(radii):
+        raise InvalidInputError(f"the attack on {info.versioned_name} in {folder} is no float64 array of images")
+    certified = radii[: len(attacked)]
+    if not np.where(certified > 0, attacked > certified, attacked >= 0).all():
+        raise InvalidInputError(f"the attack on {info.versioned_name} in {folder} contradicts a certified radius")
+    return attacked
 
 
 def wilson_interval(part: int, n: int) -> tuple[float, float]:

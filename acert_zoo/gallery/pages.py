@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from acert_zoo._version import __version__
+from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import MissingDependencyError
 from acert_zoo.exact_numbers import parse_eps
+from acert_zoo.gallery.eps_grid import REACH, eps_grid
 from acert_zoo.gallery.evaluations import StoredEvaluation, wilson_interval
 from acert_zoo.gallery.image_wall import sample_facts
 from acert_zoo.gallery.wording import METHOD_TITLES, TERMS
@@ -59,7 +61,7 @@ class Pages:
         for name, d in self.datasets.items():
             models = [{"name": m["name"]} for m in d["models"]]
             shown = next((m["name"] for m in d["models"] if m["method"] == "acert"), models[0]["name"])
-            facts = {**sample_facts(name), "name": name, "grey_levels": d["grey_levels"], "full": self._reach(name)}
+            facts = {**sample_facts(name), "name": name, "grey_levels": d["grey_levels"], **self._full_bar(name)}
             datasets.append({**facts, "models": models, "shown": shown})
         return self._render("wall.html", data={"datasets": datasets})
 
@@ -85,6 +87,7 @@ class Pages:
             versions=versions,
             stored=stored,
             provable=provable,
+            attacked=0 if stored.attacked is None else len(stored.attacked),
             figures=[_figure(m) for m in info.metrics],
             classes=self._classes(info, stored),
             title=dataset["title"],
@@ -102,8 +105,11 @@ class Pages:
             if c["n"]
         ]
 
-    def _reach(self, dataset: str) -> float:
-        return 1.5 * float(parse_eps(self.datasets[dataset]["eps_max"]))
+    def _full_bar(self, dataset: str) -> dict[str, Any]:
+        """The radius of a full bar on the image wall, as a number and as people write it."""
+        grid = eps_grid(dataset_info(dataset))
+        full = REACH * parse_eps(self.datasets[dataset]["eps_max"])
+        return {"full": float(full), "full_text": grid.text(full)}
 
     def _render(self, template: str, **values: Any) -> str:
         values = {"root": "", "page": template, "datasets": list(self.datasets.values()), **values}
@@ -121,7 +127,7 @@ def _figure(m: Metric) -> dict[str, Any]:
         "title": titles.get(m.metric, f"{m.metric.replace('_', ' ')} at {m.eps}"),
         "value": f"{_down(m.value)} %" if m.unit == "%" else _down(m.value, 6),
         "interval": interval,
-        "proof": ", ".join(filter(None, (m.method, m.rounding))),
+        "proof": ", ".join(filter(None, (m.method and m.method.upper(), m.rounding))),
         "n": m.n,
     }
 

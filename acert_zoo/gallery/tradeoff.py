@@ -76,12 +76,17 @@ def _row(info: ModelInfo, stored: StoredEvaluation, grid: EpsGrid, eps_max: str)
             for m in info.metrics
             if m.metric == "certified_accuracy" and m.eps is not None and not parse_eps(m.eps) % grid.step
         ],
-        "attacked": [
-            {"stop": int(parse_eps(m.eps) / grid.step), "value": m.value, "n": m.n}
-            for m in info.metrics
-            if m.metric == "attacked_accuracy" and m.eps is not None and not parse_eps(m.eps) % grid.step
-        ],
+        "attacked": _attacked(stored, grid),
     }
+
+
+def _attacked(stored: StoredEvaluation, grid: EpsGrid) -> dict[str, Any] | None:
+    """Of the first `n` images: `unbroken[k]` withstood the stored attack within k * step, `certified[k]` are certified
+    there. The truth lies between the two."""
+    if stored.attacked is None:
+        return None
+    n = len(stored.attacked)
+    return {"n": n, "unbroken": grid.unbroken(stored.attacked), "certified": grid.counts(stored.radii[:n])}
 
 
 def _front(front: dict[str, Any], grid: EpsGrid) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import { svg } from "./dom.js";
 export function frame(host, { x, y, height, label }) {
   const width = Math.max(280, host.clientWidth);
   const margin = { left: 46, right: 14, top: 26, bottom: 44 };
-  const sx = scaleLinear(x.domain, [margin.left, width - margin.right]).nice(x.nice ? 6 : undefined);
+  const sx = scaleLinear(x.domain, [margin.left, width - margin.right]);
   const sy = scaleLinear(y.domain, [height - margin.bottom, margin.top]);
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "group", "aria-label": label, class: "chart" });
   const grid = svg("g", { class: "grid", "aria-hidden": "true" });

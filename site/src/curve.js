@@ -1,24 +1,31 @@
-// Certified accuracy over eps, as steps; attacked accuracy above it where it is known.
-import { area, curveStepBefore, line } from "d3-shape";
+// Certified accuracy over eps, as steps; above it, where it is known, what an attack left, with the gap shaded.
+import { area, curveStepAfter, curveStepBefore, line } from "d3-shape";
 import { frame } from "./axes.js";
-import { down, element, svg } from "./dom.js";
-import { certifiedAt, epsText } from "./tradeoff-data.js";
+import { down, element, svg, thousands } from "./dom.js";
+import { attackedAt, certifiedAt, epsText } from "./tradeoff-data.js";
 
 /** Draws the curve of `model` into `host`; what it returns moves the cursor and tells the stop under the pointer. */
 export function drawCurve(host, dataset, model) {
   const unit = dataset.step;
   const series = model.counts.map((_, k) => ({ eps: k * unit, y: certifiedAt(model, k) }));
-  const attacked = (model.attacked ?? []).map((a) => ({ eps: a.stop * unit, y: a.value }));
+  const attacked = model.attacked ? model.counts.map((_, k) => ({ eps: k * unit, ...attackedAt(model, k) })) : [];
   const top = Math.max(model.accuracy, series[0].y, 5);
   const chart = frame(host, {
     x: { domain: [0, dataset.last * unit], title: dataset.grey_levels ? "eps, in grey levels (1/255)" : "eps, in pixel units (white is 1)" },
     y: { domain: [0, Math.min(100, top * 1.08)], title: "% of test images" },
     height: Math.max(260, Math.min(360, host.clientWidth * 0.5)),
-    label: `Certified accuracy of ${model.name} over eps`,
+    label: `Certified ${attacked.length ? "and attacked " : ""}accuracy of ${model.name} over eps`,
   });
   const { root, sx, sy, margin, width, height } = chart;
   const x = (p) => sx(p.eps);
   const y = (p) => sy(p.y);
+  if (attacked.length) {
+    const left = (p) => sy(p.attacked);
+    root.append(
+      svg("path", { class: "curve-gap", d: area(x, (p) => sy(p.certified), left)(attacked) }),
+      svg("path", { class: "attack", d: line(x, left).curve(curveStepAfter)(attacked) }),
+    );
+  }
   root.append(
     svg("path", { class: "curve-area", d: area(x, sy(0), y).curve(curveStepBefore)(series) }),
     svg("path", { class: "curve", d: line(x, y).curve(curveStepBefore)(series) }),
@@ -28,9 +35,6 @@ export function drawCurve(host, dataset, model) {
       svg("line", { class: "natural", x1: margin.left, x2: width - margin.right, y1: sy(model.accuracy), y2: sy(model.accuracy) }),
       svg("text", { class: "front-label", x: width - margin.right - 4, y: sy(model.accuracy) - 6, "text-anchor": "end" }, `natural ${down(model.accuracy)} %`),
     );
-  }
-  for (const a of attacked) {
-    root.append(svg("line", { class: "gap", x1: x(a), x2: x(a), y1: y(a), y2: sy(certifiedAt(model, Math.round(a.eps / unit))) }), svg("circle", { class: "attacked", cx: x(a), cy: y(a), r: 4 }));
   }
   const cursor = svg("g", { class: "cursor", "aria-hidden": "true" }, svg("line", { y1: margin.top, y2: height - margin.bottom }), svg("circle", { r: 5 }));
   root.append(cursor);
@@ -46,6 +50,11 @@ export function drawCurve(host, dataset, model) {
       return Math.max(0, Math.min(dataset.last, Math.round(eps / unit)));
     },
     root,
-    text: (k) => element("span", {}, element("strong", {}, `${down(certifiedAt(model, k))} %`), ` of the images are certified at eps = ${epsText(dataset, k)}`),
+    text: (k) => element("span", {}, element("strong", {}, `${down(certifiedAt(model, k))} %`), ` of the images are certified at eps = ${epsText(dataset, k)}`, attackText(model, k)),
   };
+}
+
+function attackText(model, k) {
+  const a = attackedAt(model, k);
+  return a ? `; of the first ${thousands(a.n)}, an attack left ${down(a.attacked)} %` : "";
 }

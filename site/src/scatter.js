@@ -17,12 +17,12 @@ export function marker(method, size = 90) {
 
 /**
  * Draws into `host`.
- * points: {x, y, attacked, method, family, kappa, title, lines: [text], href}; fronts: {title, method, points: [{x, y, attacked}]}.
+ * points: {x, y, gap: [certified, attacked] or null, method, family, kappa, title, lines: [text], href}; fronts: {title, label, points: [{x, y, gap}]}.
  */
 export function drawScatter(host, { points, fronts, xTitle, yTitle, label }) {
   const all = [...points, ...fronts.flatMap((f) => f.points)];
   const xs = all.map((p) => p.x);
-  const highest = Math.max(5, ...all.flatMap((p) => [p.y, p.attacked ?? 0]));
+  const highest = Math.max(5, ...all.flatMap((p) => [p.y, p.gap?.[1] ?? 0]));
   const low = Math.max(0, Math.floor(Math.min(100, ...xs) / 5) * 5 - 2);
   const chart = frame(host, {
     x: { domain: [low, Math.min(100, Math.ceil(Math.max(low + 5, ...xs) / 5) * 5 + 1)], title: xTitle },
@@ -34,26 +34,28 @@ export function drawScatter(host, { points, fronts, xTitle, yTitle, label }) {
   const path = line((p) => sx(p.x), (p) => sy(p.y));
   const tip = element("div", { class: "tip", role: "status", hidden: true });
 
+  const labels = svg("g", { "aria-hidden": "true" });
   fronts.forEach((front, index) => {
     const group = svg("g", { class: "published" });
     const ordered = front.points.toSorted((a, b) => a.x - b.x);
     if (ordered.length > 1) group.append(svg("path", { d: path(ordered), class: "front" }));
     for (const p of ordered) {
-      if (p.attacked) group.append(gap(chart, p));
+      if (p.gap) group.append(gap(chart, p));
       group.append(svg("path", { d: symbol(PUBLISHED[index % PUBLISHED.length], 34)(), transform: `translate(${sx(p.x)},${sy(p.y)})`, class: "dot" }));
       group.lastChild.addEventListener("pointerenter", () => show(p, front.title, p.lines));
     }
     const last = ordered.at(-1);
-    group.append(svg("text", { x: sx(last.x) + 6, y: sy(last.y) - 6, class: "front-label" }, front.label));
+    labels.append(svg("text", { x: sx(last.x) + 6, y: sy(last.y) - 6, class: "front-label" }, front.label));
     root.append(group);
   });
+  root.append(labels);
 
   const families = Map.groupBy(points.filter((p) => p.family), (p) => p.family);
   for (const members of families.values()) {
     const ordered = members.toSorted((a, b) => (a.kappa ?? 0) - (b.kappa ?? 0) || a.x - b.x);
     root.append(svg("path", { d: path(ordered), class: `family ${methodClass(members[0].method)}` }));
   }
-  for (const p of points) if (p.attacked) root.append(gap(chart, p));
+  for (const p of points) if (p.gap) root.append(gap(chart, p));
   for (const p of points.toSorted((a, b) => a.x - b.x)) {
     const dot = svg("a", { href: p.href, transform: `translate(${sx(p.x)},${sy(p.y)})`, "aria-label": `${p.title}: ${p.lines.join(", ")}`, class: p.own ? "own" : null });
     dot.append(svg("circle", { r: 13, class: "target" }), marker(p.own ? "own" : p.method, p.own ? 200 : 110));
@@ -79,7 +81,7 @@ export function drawScatter(host, { points, fronts, xTitle, yTitle, label }) {
 
 /** The stretch between what is certified and what attacks leave: the truth lies somewhere on it. */
 function gap({ sx, sy }, p) {
-  return svg("line", { x1: sx(p.x), x2: sx(p.x), y1: sy(p.y), y2: sy(p.attacked), class: `gap ${p.method ? methodClass(p.method) : ""}` });
+  return svg("line", { x1: sx(p.x), x2: sx(p.x), y1: sy(p.gap[0]), y2: sy(p.gap[1]), class: `gap ${p.method ? methodClass(p.method) : ""}` });
 }
 
 /** Hides labels of published fronts that would lie on each other. */

@@ -10,8 +10,10 @@ export function epsText(dataset, k) {
 /** Certified accuracy in percent at stop k, from the stored radii (exact counts). */
 export const certifiedAt = (model, k) => (100 * model.counts[k]) / model.n;
 
-/** Attacked accuracy recorded at stop k, or undefined. */
-export const attackedAt = (model, k) => model.attacked?.find((m) => m.stop === k)?.value;
+/** At stop k, of the images that were attacked: {attacked, certified} in percent and their number n, or null. */
+export function attackedAt({ attacked: a }, k) {
+  return a ? { attacked: (100 * a.unbroken[k]) / a.n, certified: (100 * a.certified[k]) / a.n, n: a.n } : null;
+}
 
 /** Half the width of the 95 % interval of a share (percent) of n images, in points. */
 export function halfInterval(share, n) {
@@ -25,10 +27,11 @@ export function modelPoints(dataset, methods, models, k, measure, modelHref) {
     const certified = certifiedAt(m, k);
     const eps = epsText(dataset, k);
     const interval = halfInterval(certified, m.n);
+    const attack = measure === "acr" ? null : attackedAt(m, k);
     return {
       x: m.accuracy,
       y: measure === "acr" ? m.acr : certified,
-      attacked: measure === "acr" ? undefined : attackedAt(m, k),
+      gap: attack && [attack.certified, attack.attacked],
       method: m.method,
       own: m.own,
       family: m.own || m.kind === "cascade" || m.kappa === null || m.method === "standard" ? null : `${m.method} ${m.eps_max}`,
@@ -38,6 +41,7 @@ export function modelPoints(dataset, methods, models, k, measure, modelHref) {
         `${methods[m.method] ?? m.method}${m.kappa === null || m.kappa === undefined ? "" : `, kappa ${m.kappa}`}`,
         `natural ${down(m.accuracy)} %`,
         `certified at ${eps}: ${down(certified)} % ± ${interval.toFixed(1)} (${thousands(m.n)} images)`,
+        ...(attack ? [`attacked there: ${down(attack.attacked)} % stay right (${thousands(attack.n)} images)`] : []),
         `ACR ${down(m.acr)} % of ${dataset.eps_max}`,
       ],
       href: modelHref(m),
@@ -45,12 +49,15 @@ export function modelPoints(dataset, methods, models, k, measure, modelHref) {
   });
 }
 
+/** "ACE" for "ACE (certify or predict), composed model": what fits beside a point. */
+const shortLabel = (method) => method.split(" (")[0];
+
 /** Published fronts for this measure at stop k. */
 export function publishedFronts(dataset, k, measure, network) {
   if (measure === "acr") {
     return dataset.acr_fronts.map((f) => ({
       title: `${f.method} (published)`,
-      label: f.method,
+      label: shortLabel(f.method),
       source: f.source,
       url: f.url,
       points: f.points.map(([x, y]) => ({ x, y, lines: [`natural ${x} %`, `ACR ${y} % of ${f.eps_max}`, f.source] })),
@@ -60,13 +67,13 @@ export function publishedFronts(dataset, k, measure, network) {
     .filter((f) => f.stop === k && (f.network === network || f.network === "other"))
     .map((f) => ({
       title: `${f.method} (published)`,
-      label: f.tuned_on === "validation" ? `${f.method}, val.` : f.method,
+      label: shortLabel(f.method) + (f.tuned_on === "validation" ? ", val." : ""),
       source: f.source,
       url: f.url,
       points: f.points.map(([x, y, attacked]) => ({
         x,
         y,
-        attacked: attacked ?? undefined,
+        gap: attacked && [y, attacked],
         lines: [
           `natural ${x} %, certified ${y} %${attacked ? `, attacked ${attacked} %` : ""}`,
           [f.network.toUpperCase(), f.verifier, f.n && `${thousands(f.n)} images`, f.tuned_on && `tuned on ${f.tuned_on} images`].filter(Boolean).join(", "),

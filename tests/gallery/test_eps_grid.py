@@ -37,3 +37,9 @@ def test_reported_radii_are_stops(name: str) -> None:
     for text in (info.eps_max, *info.reported_eps):
         assert parse_eps(text) in grid.stops
         assert grid.text(parse_eps(text)) == text
+
+
+def test_unbroken_by_hand() -> None:
+    grid = EpsGrid(Fraction(1, 4), 3, grey_levels=False)
+    distances = np.array([0.0, 0.25, np.nextafter(0.25, 1), 0.6, np.inf])
+    assert grid.unbroken(distances) == [4, 3, 2, 1]  # an adversarial image at exactly eps breaks the image

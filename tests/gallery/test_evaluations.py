@@ -56,3 +56,28 @@ def test_wilson_interval() -> None:
     assert wilson_interval(20, 20)[1] == 100.0
     with pytest.raises(InvalidInputError):
         wilson_interval(3, 2)
+
+
+def write_attack(folder: Path, distances: np.ndarray, **changes: object) -> None:
+    (folder / "it.v1.attack.json").write_text(json.dumps({"weights_sha256": "a" * 64, **changes}))
+    np.save(folder / "it.v1.attacked.npy", distances)
+
+
+def test_a_stored_attack(tmp_path: Path) -> None:
+    write(tmp_path, np.array([0.0, 0.1, 0.4]))
+    assert read_evaluation(tmp_path, INFO).attacked is None
+    write_attack(tmp_path, np.array([0.0, 0.2]))
+    np.testing.assert_array_equal(read_evaluation(tmp_path, INFO).attacked, [0.0, 0.2])
+    write_attack(tmp_path, np.array([0.0, 0.2]), weights_sha256="b" * 64)
+    assert read_evaluation(tmp_path, INFO).attacked is None  # of weights that were replaced
+
+
+@pytest.mark.parametrize(
+    ("distances", "message"),
+    [(np.array([0.0, 0.1]), "contradicts"), (np.zeros(4), "no float64"), (np.zeros(1, dtype=np.float32), "no float64")],
+)
+def test_a_stored_attack_is_refused(tmp_path: Path, distances: np.ndarray, message: str) -> None:
+    write(tmp_path, np.array([0.0, 0.1, 0.4]))
+    write_attack(tmp_path, distances)
+    with pytest.raises(InvalidInputError, match=message):
+        read_evaluation(tmp_path, INFO)

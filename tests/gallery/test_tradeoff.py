@@ -39,6 +39,11 @@ def test_figures_are_the_registrys(models) -> None:
                     )
             assert row["counts"] == sorted(row["counts"], reverse=True)
             assert 0 <= row["acr"] <= 100
+            if row["attacked"]:
+                attacked = row["attacked"]
+                assert all(
+                    c <= u <= attacked["n"] for c, u in zip(attacked["certified"], attacked["unbroken"], strict=True)
+                )
 
 
 def test_acr_is_of_the_data_sets_eps_max(models) -> None:

@@ -1,9 +1,8 @@
 // The trade-off page: chart, slider, filters, table.
-import { byId, down, element, everyFrame, loadJson, root, thousands } from "../dom.js";
+import { byId, down, element, everyFrame, loadJson, root, svg, thousands } from "../dom.js";
 import { forgetOwnRows, ownRows } from "../own-row.js";
 import { drawScatter, marker, methodClass } from "../scatter.js";
 import "../shell.js";
-import { svg } from "../dom.js";
 import { SortableTable, download } from "../table.js";
 import { attackedAt, certifiedAt, epsText, modelPoints, publishedFronts } from "../tradeoff-data.js";
 
@@ -15,20 +14,31 @@ const href = (m) => (m.own ? `${root()}compare.html` : `${root()}models/${m.name
 const table = new SortableTable(
   byId("models"),
   [
-    { key: "name", title: () => "model", value: (m) => m.name, node: (m) => element("a", { href: href(m) }, m.name) },
-    { key: "method", title: () => "trained with", value: (m) => data.methods[m.method] ?? m.method, node: methodCell },
-    { key: "kappa", title: () => "kappa", number: true, value: (m) => m.kappa, text: (m) => m.kappa ?? "–" },
+    { key: "name", title: () => "model", value: (m) => m.name, node: (m) => element("a", { href: href(m) }, breakable(m.name)) },
     { key: "accuracy", title: () => "natural %", number: true, value: (m) => m.accuracy, text: (m) => down(m.accuracy) },
     { key: "certified", title: () => `certified % at ${epsText(state.dataset, state.stop)}`, number: true, value: (m) => certifiedAt(m, state.stop), text: (m) => down(certifiedAt(m, state.stop)) },
-    { key: "attacked", title: () => "attacked %", number: true, value: (m) => attackedAt(m, state.stop), text: (m) => (attackedAt(m, state.stop) === undefined ? "–" : down(attackedAt(m, state.stop))) },
+    { key: "attacked", title: () => "attacked %", number: true, value: (m) => attackedAt(m, state.stop)?.attacked, text: attackedText },
     { key: "acr", title: () => `ACR, % of ${state.dataset.eps_max}`, number: true, value: (m) => m.acr, text: (m) => down(m.acr) },
+    { key: "method", title: () => "trained with", value: (m) => data.methods[m.method] ?? m.method, node: methodCell },
+    { key: "kappa", title: () => "kappa", number: true, value: (m) => m.kappa, text: (m) => m.kappa ?? "–" },
     { key: "parameters", title: () => "parameters", number: true, value: (m) => m.parameters, text: (m) => (m.parameters ? thousands(m.parameters) : "–") },
-    { key: "hours", title: () => "training, CPU h", number: true, value: (m) => m.hours, text: (m) => m.hours ?? "–" },
-    { key: "rounding", title: () => "proof", value: (m) => `${m.verifier} ${m.rounding}`, text: (m) => `${m.verifier}, ${m.rounding}` },
+    { key: "hours", title: () => "training, CPU h", number: true, value: (m) => m.hours, text: (m) => (m.hours ?? null) === null ? "–" : m.hours.toFixed(2) },
+    { key: "rounding", title: () => "proof", value: proofText, text: proofText },
     { key: "n", title: () => "images", number: true, value: (m) => m.n, text: (m) => thousands(m.n) },
   ],
   "certified",
 );
+
+const proofText = (m) => `${m.verifier.toUpperCase()}, ${m.rounding}`;
+
+/** What the attack left, in the table. */
+function attackedText(m) {
+  const a = attackedAt(m, state.stop);
+  return a ? down(a.attacked) : "–";
+}
+
+/** A name that narrow columns may break after its underscores. */
+const breakable = (name) => name.split(/(?<=_)/).flatMap((part, i) => (i ? [element("wbr"), part] : [part]));
 
 function methodCell(m) {
   const icon = svg("svg", { viewBox: "-8 -8 16 16", width: 14, height: 14, "aria-hidden": "true", class: "key" }, marker(m.method, 90));
@@ -77,6 +87,10 @@ function note(models, published) {
   if (state.measure === "certified" && counts.length) {
     parts.push(`Counted exactly from the stored radii of ${counts.map((n) => (n < 10000 ? `the first ${thousands(n)}` : `all ${thousands(n)}`)).join(" or ")} test images.`);
   }
+  const attacks = [...new Set(models.map((m) => m.attacked?.n).filter(Boolean))];
+  if (state.measure === "certified" && attacks.length) {
+    parts.push(`A shaded bar ends where an attack left off (first ${attacks.map(thousands).join(" or ")} images): the true robust accuracy is on it.`);
+  }
   const sources = new Map(published.map((f) => [f.source, f.url]));
   const links = [...sources].flatMap(([source, url], i) => [i ? "; " : "", url ? element("a", { href: url }, source) : source]);
   const elsewhere = [...new Set(state.dataset.fronts.map((f) => f.stop))].filter((s) => s !== state.stop);
@@ -84,7 +98,7 @@ function note(models, published) {
     byId("published").checked && !published.length && state.measure === "certified" && elsewhere.length
       ? [" Published results are known at ", ...elsewhere.sort((a, b) => a - b).flatMap((s, i) => [i ? " and " : "", element("button", { type: "button", class: "link", onclick: () => moveTo(s) }, epsText(state.dataset, s))]), "."]
       : [];
-  byId("note").replaceChildren(parts.join(" "), ...(links.length ? [" Grey, published by others, not measured here (upper end of a bar: attacked accuracy): ", ...links, "."] : []), ...hint);
+  byId("note").replaceChildren(parts.join(" "), ...(links.length ? [" Grey: published by others, not measured here: ", ...links, "."] : []), ...hint);
 }
 
 function moveTo(stop) {
@@ -112,7 +126,9 @@ function choose(dataset, stop) {
 
 /** One checkbox a method: legend and filter in one. */
 function legend() {
-  const methods = [...new Set(allModels().map((m) => m.method))];
+  const known = Object.keys(data.methods);
+  const place = (m) => (known.includes(m) ? known.indexOf(m) : known.length);
+  const methods = [...new Set(allModels().map((m) => m.method))].sort((a, b) => place(a) - place(b));
   byId("methods").replaceChildren(
     ...methods.map((m) =>
       element(
@@ -137,7 +153,6 @@ for (const input of document.querySelectorAll("[name=dataset]")) {
 for (const input of document.querySelectorAll("[name=measure]")) {
   input.addEventListener("change", () => {
     state.measure = input.value;
-    byId("eps-control").hidden = false;
     draw();
   });
 }

@@ -1,7 +1,7 @@
 // The image wall: every bundled test image with a bar for its certified radius, one model or two.
 import { byId, element, embedded, loadJson, radiusText, root } from "../dom.js";
 import { loadSheet, paint } from "../pixels.js";
-import "../shell.js";
+import { startCopying } from "../shell.js";
 
 const data = embedded("wall-data");
 const walls = new Map(); // model -> document
@@ -75,7 +75,7 @@ function summary(documents) {
     const proved = d.images.filter((i) => i.radius > 0).length;
     return element("span", { class: "summary" }, element("span", { class: `swatch fill-${k}`, "aria-hidden": "true" }), element("a", { href: `${root()}models/${d.name}.html` }, d.name), ` ${right} of ${d.images.length} right, ${proved} with a certified radius`);
   });
-  byId("summary").replaceChildren(...lines, element("span", { class: "summary" }, `A full bar is ${radiusText(state.dataset.full, state.dataset.grey_levels)}; striped: answered wrong.`));
+  byId("summary").replaceChildren(...lines, element("span", { class: "summary" }, `A full bar is ${state.dataset.full_text}; striped: answered wrong.`));
 }
 
 async function open(i) {
@@ -111,11 +111,17 @@ function detail(document_, i, k, pixels, shape) {
     element("div", { class: "extremes" }, image.radius > 0 ? pictures : [pictures[1]]),
     element("dl", { class: "facts" }, facts.flatMap(([term, value]) => [element("dt", {}, term), element("dd", {}, value)])),
     element("details", {}, element("summary", {}, "The certificate, and how to prove it again"),
-      element("pre", { id, tabindex: "0", "aria-label": "certificate" }, image.line),
+      snippet(id, "certificate", image.line),
       element("p", {}, "This line is in ", element("a", { href: `${root()}data/certificates/${document_.name}.jsonl`, download: true }, `${document_.name}.jsonl`), ". Prove all its lines again, from the weights alone:"),
-      element("pre", { id: `${id}-command`, tabindex: "0", "aria-label": "command" }, `acert-zoo verify ${document_.name}.jsonl`)),
+      snippet(`${id}-command`, "command", `acert-zoo verify ${document_.name}.jsonl`)),
   );
+  startCopying(section);
   return section;
+}
+
+/** Text to copy. */
+function snippet(id, label, text) {
+  return element("div", { class: "snippet wraps" }, element("pre", { id, tabindex: "0", "aria-label": label }, text), element("button", { type: "button", class: "plain", "data-copy": id }, "Copy"));
 }
 
 function step(by) {
