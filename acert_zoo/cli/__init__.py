@@ -16,6 +16,7 @@ from acert_zoo.cli.merge import merge
 from acert_zoo.cli.models import list_, show
 from acert_zoo.cli.site import site
 from acert_zoo.cli.verify import verify
+from acert_zoo.cli.verify_property import verify_property
 
 __all__ = ["main"]
 
@@ -26,5 +27,5 @@ def main() -> None:
     """Image classifiers with certified l-inf robustness: list them, certify and decide images, verify the proofs."""
 
 
-for command in (list_, show, certify, decide, verify, merge, export, evaluate, site):
+for command in (list_, show, certify, decide, verify, verify_property, merge, export, evaluate, site):
     main.add_command(command)
