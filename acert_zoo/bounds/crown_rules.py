@@ -1,6 +1,7 @@
 """The rules by which a claim (*) of `rigorous_crown.py` passes backward through one step; proofs stand there.
 
-Coefficients have shape [S, *value], one row per claim; boxes have shape [1, *value].
+Coefficients have shape [S, *value], one row per claim; boxes have shape [1, *value], or [S, *value] where each claim is
+about a box of its own.
 """
 
 from __future__ import annotations
@@ -59,8 +60,10 @@ def magnitude(box: Interval) -> Tensor:
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
-    """<a_s, b> for every row s: [S]; b has shape [1, *value]."""
-    return a.flatten(1) @ b.expand(1, *a.shape[1:]).reshape(-1)
+    """<a_s, b> for every row s: [S]; b has shape [1, *value], or <a_s, b_s> where it has S rows."""
+    if len(b) == 1:
+        return a.flatten(1) @ b.expand(1, *a.shape[1:]).reshape(-1)
+    return (a * b).flatten(1).sum(1)
 
 
 def pay(beta: Tensor, error: Tensor, box: Interval | None = None) -> Tensor:

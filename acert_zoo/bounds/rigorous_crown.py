@@ -140,7 +140,7 @@ class RigorousCrown:
 
     @torch.no_grad()
     def boxes_over(self, box: Interval, *, refine: bool = True, deadline: float = math.inf) -> list[Interval]:
-        """Rigorous boxes of all values but the logits, over any one input box [1, *input], float64."""
+        """Rigorous boxes of all values but the logits, over any input boxes [N, *input], float64."""
         return self.rigorous.boxes(box, functools.partial(self._tighten, deadline=deadline) if refine else None)
 
     @torch.enable_grad()
@@ -188,33 +188,58 @@ class RigorousCrown:
         if index not in self._refined:
             return box
         shape = box.lower.shape[1:]
-        open_ = ((box.lower < 0) & (box.upper > 0)).flatten().nonzero().squeeze(1)
-        lower, upper = box.lower.flatten().clone(), box.upper.flatten().clone()
+        count = len(box.lower)
+        open_ = ((box.lower < 0) & (box.upper > 0)).flatten(1).nonzero()  # (which box, which neuron)
+        lower, upper = box.lower.flatten(1).clone(), box.upper.flatten(1).clone()
         boxes = [*values, box]
-        largest = max(v.lower.numel() for v in boxes)
+        largest = max(v.lower[0].numel() for v in boxes)
         chunk = max(1, _CHUNK_BYTES // (8 * largest))
-        windowed = len(shape) == 3 and crown_windows.suits(self.network, index)
+        windowed = count == 1 and len(shape) == 3 and crown_windows.suits(self.network, index)
         if windowed:
             chunk *= 8  # windows are that much smaller, at least
         for sign in (1.0, -1.0):
             for part in open_.split(chunk) if len(open_) else ():
                 _check_time(deadline)
+                which, neuron = part.unbind(1)
                 if windowed:
-                    bound = crown_windows.pull_windows(self.network, index, boxes, part, sign)
+                    bound = crown_windows.pull_windows(self.network, index, boxes, neuron, sign)
                 else:
-                    a = torch.zeros(len(part), lower.numel(), dtype=torch.float64)
-                    a[torch.arange(len(part)), part] = sign
+                    a = torch.zeros(len(part), lower.shape[1], dtype=torch.float64)
+                    a[torch.arange(len(part)), neuron] = sign
                     claim = Claim(a.view(-1, *shape), torch.zeros(len(part), dtype=torch.float64))
-                    bound = self._pull(claim, index, boxes, {})
+                    own = boxes if count == 1 else [Interval(b.lower[which], b.upper[which]) for b in boxes]
+                    bound = self._pull(claim, index, own, {})
                 bound = torch.where(bound.isfinite(), bound, -math.inf)
                 if sign > 0:
-                    lower[part] = torch.maximum(lower[part], bound)
+                    lower[which, neuron] = torch.maximum(lower[which, neuron], bound)
                 else:
-                    upper[part] = torch.minimum(upper[part], -bound)
+                    upper[which, neuron] = torch.minimum(upper[which, neuron], -bound)
         return Interval(lower.view(box.lower.shape), upper.view(box.upper.shape))
+
+    @torch.no_grad()
+    def rows_over(self, boxes: list[Interval], rows: Tensor, const: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Rigorous lower bounds [N] of <rows_n, logits> + const_n over box n, by default slopes; -inf: none.
+
+        Also the coefficients [N, *input] of the input that they were concretised from, None where nothing reaches it.
+
+        Args:
+            boxes: from `boxes_over`, of N input boxes. rows, const: float64 [N, K], [N], exact.
+        """
+        preconditions.check_backend(RoundingLevel.REAL_SOUND)
+        a, beta = self._carry(Claim(rows, const), len(self.network.steps), boxes, {})
+        if a is not None:
+            beta = crown_rules.concretise(Claim(a, beta), boxes[0])
+        return torch.where(beta.isfinite(), beta, -math.inf), a
 
     def _pull(self, claim: Claim, index: int, boxes: list[Interval], slopes: Mapping[int, Tensor]) -> Tensor:
         """beta [S] after the claim about value `index` has been carried back to the input and concretised."""
+        a, beta = self._carry(claim, index, boxes, slopes)
+        return beta if a is None else crown_rules.concretise(Claim(a, beta), boxes[0])
+
+    def _carry(
+        self, claim: Claim, index: int, boxes: list[Interval], slopes: Mapping[int, Tensor]
+    ) -> tuple[Tensor | None, Tensor]:
+        """(coefficients of the input, beta) of the claim about value `index`; None where all of it ended before."""
         beta = claim.beta
 
         def rule(number: int, step: Step, a: Tensor) -> list[Tensor] | None:
@@ -231,8 +256,7 @@ class RigorousCrown:
             total, beta = crown_rules.accumulate(a, b, beta, boxes[value])
             return total
 
-        a = backward(self.network, index, claim.coefficients, rule, merge)
-        return beta if a is None else crown_rules.concretise(Claim(a, beta), boxes[0])
+        return backward(self.network, index, claim.coefficients, rule, merge), beta
 
 
 def _check_time(deadline: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,7 +36,7 @@ class Leaf:
     row: int
     node: int
     path: Path  # (column, sign)
-    alpha: Tensor  # uint8 [T]
+    alpha: Tensor  # [T], uint8 k/LEVELS or float32, as `BranchAndBound.packed` says
     beta: Tensor  # float32 [T]
     bound: float
 
@@ -77,6 +77,8 @@ class BranchAndBound:
         memory: bytes that a batch, and all unproved leaves together, may each take.
         cushion: what a leaf's bound must exceed to count as proved, in logit units: room for its rigorous proof.
         corner: told of every minimising corner; the search ends once it says that one is adversarial.
+        packed: whether slopes are kept as k/255, as files have them. Else they are float32, and may be as exact as
+            where two slopes must cancel.
     """
 
     def __init__(
@@ -90,10 +92,12 @@ class BranchAndBound:
         candidates: int = 3,
         batch: int = 64,
         cushion: float = CUSHION,
+        packed: bool = True,
     ) -> None:
         self.bounds, self.rows, self.const, self.corner = bounds, rows, const, corner
+        self.packed = packed
         self.batch = max(2, min(batch, int(memory / bounds.bytes_per_row())))
-        self.most = max(self.batch, int(memory / (6 * bounds.columns + 500)))
+        self.most = max(self.batch, int(memory / ((5 + (1 if packed else 4)) * bounds.columns + 500)))
         self.candidates, self.cushion = candidates, cushion
         self.trees = [Tree() for _ in range(len(rows))]
         self.frontier = Frontier()
@@ -103,13 +107,11 @@ class BranchAndBound:
 
     def open_root(self, row: int, state: Relaxation, bound: float) -> None:
         """Begins with the root of a row that is not proved, state [1, T]."""
-        alpha = (state.alpha[0] * LEVELS).round().to(torch.uint8)
-        self.frontier.push(Leaf(row, 0, (), alpha, state.beta[0], bound))
+        self.frontier.push(Leaf(row, 0, (), self._pack(state.alpha[0]), state.beta[0], bound))
 
     def close_root(self, row: int, state: Relaxation, bound: float) -> None:
         """A row that is proved without a split."""
-        alpha = (state.alpha[0] * LEVELS).round().to(torch.uint8)
-        self.trees[row].proved[0] = Leaf(row, 0, (), alpha, state.beta[0], bound)
+        self.trees[row].proved[0] = Leaf(row, 0, (), self._pack(state.alpha[0]), state.beta[0], bound)
 
     def proof(self) -> Proof:
         """All trees, once they are proved."""
@@ -122,10 +124,14 @@ class BranchAndBound:
             rows.append(RowProof(np.array(written, np.int32), slopes, np.array(multipliers, np.float32)))
         return Proof(True, self.bounds.neurons.numpy().astype(np.int32), tuple(rows))
 
-    def leaves_in_order(self, row: int) -> list[Leaf]:
-        """The proved leaves of a row, in the order of its written tree."""
-        tree = self.trees[row]
-        return [tree.proved[node] for node in tree.tree.preorder()[1]]
+    def failed(self, lower: Sequence[Tensor]) -> list[Leaf]:
+        """The leaves without a rigorous bound > 0; lower: from `check_proof` of `proof()`."""
+        return [
+            tree.proved[node]
+            for tree, bounds in zip(self.trees, lower, strict=True)
+            for node, ok in zip(tree.tree.preorder()[1], (bounds > 0).tolist(), strict=True)
+            if not ok
+        ]
 
     def reopen(self, leaf: Leaf) -> None:
         """Takes back a leaf whose rigorous proof failed: it will be split further."""
@@ -163,8 +169,8 @@ class BranchAndBound:
         rows, const = rows[keep].repeat(2, 1), const[keep].repeat(2)
         found = optimise(self.bounds, rows, const, both, NODE, target=2 * self.cushion, deadline=deadline)
         self.visited += len(rows)
-        quantised = self._quantise(found.state)
-        proved = self.bounds.minimum(rows, const, quantised, gradient=False).bounds
+        quantised = self.quantise(found.state)
+        proved = self.bounds.minimum(rows, const, quantised, gradient=False).bounds if self.packed else found.bounds
         if self.corner is not None:
             lowest = found.minimum.corner[(proved <= self.cushion).nonzero().squeeze(1)]
             self.adversarial = len(lowest) > 0 and self.corner(lowest)
@@ -176,8 +182,7 @@ class BranchAndBound:
                 self._put(leaf, nodes[half], (*leaf.path, (column, sign)), quantised.pick(at), float(proved[at]))
 
     def _put(self, parent: Leaf, node: int, path: Path, state: Relaxation, bound: float) -> None:
-        alpha = (state.alpha * LEVELS).round().to(torch.uint8)
-        leaf = Leaf(parent.row, node, path, alpha, state.beta, max(bound, parent.bound))
+        leaf = Leaf(parent.row, node, path, self._pack(state.alpha), state.beta, max(bound, parent.bound))
         if bound > self.cushion:
             leaf.bound = bound
             self.trees[leaf.row].proved[node] = leaf
@@ -200,11 +205,17 @@ class BranchAndBound:
                 self.frontier.push(leaf)
                 self.stuck = True
 
-    def _quantise(self, state: Relaxation) -> Relaxation:
-        return Relaxation((state.alpha * LEVELS).round() / LEVELS, state.beta, state.sign)
+    def quantise(self, state: Relaxation) -> Relaxation:
+        """The relaxation with slopes as they will be kept."""
+        return Relaxation((state.alpha * LEVELS).round() / LEVELS, state.beta, state.sign) if self.packed else state
+
+    def _pack(self, alpha: Tensor) -> Tensor:
+        return (alpha * LEVELS).round().to(torch.uint8) if self.packed else alpha.float()
 
     def _state(self, leaves: list[Leaf]) -> Relaxation:
-        alpha = torch.stack([leaf.alpha for leaf in leaves]).to(self.bounds.dtype) / LEVELS
+        alpha = torch.stack([leaf.alpha for leaf in leaves]).to(self.bounds.dtype)
+        if self.packed:
+            alpha /= LEVELS
         beta = torch.stack([leaf.beta for leaf in leaves])
         sign = torch.zeros_like(beta)
         for row, leaf in enumerate(leaves):

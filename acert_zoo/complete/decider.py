@@ -211,12 +211,7 @@ class _ImageSearch:
             proof, started = search.proof(), time.perf_counter()
             bounds = check_proof(self.prover, boxes, self.rows, self.const, proof, deadline=self.end)
             self.decider.leaf_seconds = (time.perf_counter() - started) / proof.leaves
-            failed = [
-                leaf
-                for row, lower in enumerate(bounds)
-                for leaf, ok in zip(search.leaves_in_order(row), (lower > 0).tolist(), strict=True)
-                if not ok
-            ]
+            failed = search.failed(bounds)
             if not failed:
                 lowest = min(float(b.min()) for b in bounds)
                 return Verdict(ROBUST, method, prediction, 0.0, bound=lowest, proof=proof, cases=proof.leaves)

@@ -33,13 +33,18 @@ _MAGIC = b"acertP1\n"
 @dataclass(frozen=True, eq=False)
 class RowProof:
     """Attributes:
-    tree: in preorder. slopes: uint8 [L, T] for its L leaves, or [0, T]: all neurons take the default slope.
+    tree: in preorder. slopes: uint8 [L, T] for its L leaves, k meaning k/255 (or float32, those themselves: not in
+        files), or [0, T]: all neurons take the default slope.
     multipliers: float32, those of each leaf's constraints one after the other, from the root down.
     """
 
     tree: np.ndarray
     slopes: np.ndarray
     multipliers: np.ndarray
+
+    def slopes_float64(self) -> np.ndarray:
+        slopes = self.slopes.astype(np.float64)
+        return slopes / LEVELS if self.slopes.dtype == np.uint8 else slopes
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +63,13 @@ class Proof:
         return sum(int((row.tree == -1).sum()) for row in self.rows)
 
     def to_bytes(self) -> bytes:
-        """Packed: magic, length of a JSON header, header, zlib of all arrays."""
+        """Packed: magic, length of a JSON header, header, zlib of all arrays.
+
+        Raises:
+            ValueError: slopes that are not uint8.
+        """
+        if any(row.slopes.dtype != np.uint8 for row in self.rows):
+            raise ValueError("only slopes of uint8 can be packed")
         arrays = [self.neurons.astype("<i4")]
         for row in self.rows:
             arrays += [row.tree.astype("<i4"), row.slopes.astype("u1"), row.multipliers.astype("<f4")]
@@ -157,7 +168,7 @@ def check_proof(
             raise CertificateFileError("the proof has multipliers that are negative or not finite")
         weights = _cut(row.multipliers.tolist(), lengths)
         own = len(row.slopes) > 0
-        slopes = torch.from_numpy(row.slopes.astype(np.float64)) / LEVELS
+        slopes = torch.from_numpy(row.slopes_float64())
         part = Leaves(
             c.expand(len(paths), -1),
             d.expand(len(paths)),

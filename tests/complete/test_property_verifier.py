@@ -44,15 +44,18 @@ def test_absolute_value_by_hand(inputs: int) -> None:
     often = Property((case(Fraction(-1), Fraction(2), above(inputs * Fraction(3, 2)), inputs=inputs),), inputs, 1)
     answer = verifier(often, 60)
     assert answer.status == "sat"
-    assert sum(abs(v) for v in answer.point) >= inputs * Fraction(3, 2)
-    assert all(-1 <= v <= 2 for v in answer.point)
+    assert answer.counterexample is not None
+    point = answer.counterexample.point
+    assert sum(abs(v) for v in point) >= inputs * Fraction(3, 2)
+    assert all(-1 <= v <= 2 for v in point)
 
 
 def test_a_counterexample_in_the_format_of_the_competition() -> None:
     """The box holds one point, which is no float: its decimals are printed as they are."""
     answer = PropertyVerifier(absolute_value(), (1,))(Property((case(TENTH, TENTH, above(Fraction(1, 20))),), 1, 1), 20)
-    assert answer.point == (TENTH,)
-    assert answer.counterexample().startswith("((X_0 0.100000000000000000)\n(Y_0 0.1")
+    assert answer.counterexample is not None
+    assert answer.counterexample.point == (TENTH,)
+    assert str(answer.counterexample).startswith("((X_0 0.100000000000000000)\n(Y_0 0.1")
 
 
 def test_equality_at_the_bound_is_no_proof_either_way() -> None:
