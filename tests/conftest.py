@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from acert_zoo.bounds.preconditions import flushes_subnormals
 from tests.support.hub import ConnectedServer, connected
 
 settings.register_profile("acert_zoo", deadline=None, print_blob=True)
@@ -39,6 +40,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.relative_to(Path(__file__).parent).as_posix().startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def subnormals_stay() -> Iterator[None]:
+    """No call leaves torch's threads flushing subnormal numbers to zero: every proof after it would be refused."""
+    yield
+    assert not flushes_subnormals()
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,6 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()
-    torch.set_flush_denormal(True)  # gradients of a saturated loss: arithmetic with denormal numbers is slow on CPUs
     try:
         register_own(data_root, dataset_file, resume)
         recipe = resolve(recipe_name, kappa, overrides, path, resume)
@@ -80,7 +79,6 @@ def main(
         raise click.ClickException(str(error)) from error
     finally:
         distributed.shutdown()
-        torch.set_flush_denormal(False)  # proofs in the same process need denormal numbers
     if outcome == "interrupted":
         sys.exit(INTERRUPTED)
 
@@ -234,4 +232,7 @@ class Display:
 
 
 if __name__ == "__main__":
+    # Gradients of a saturated loss: arithmetic with subnormal numbers is slow on CPUs. Only as a program of its own: worker
+    # threads keep the setting under which they began, and a proof in the same process needs subnormal numbers.
+    torch.set_flush_denormal(True)
     main()
