@@ -232,7 +232,7 @@ class Display:
 
 
 if __name__ == "__main__":
-    # Gradients of a saturated loss: arithmetic with subnormal numbers is slow on CPUs. Only as a program of its own: worker
-    # threads keep the setting under which they began, and a proof in the same process needs subnormal numbers.
+    # Gradients of a saturated loss: arithmetic with subnormal numbers is slow on CPUs. Only as a program of its own:
+    # worker threads keep the setting under which they began, and a proof in the same process needs subnormal numbers.
     torch.set_flush_denormal(True)
     main()
