@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         UnsupportedLayerError,
         WeightsError,
     )
+    from acert_zoo.zoo.interpolation import interpolate
     from acert_zoo.zoo.leaderboard import leaderboard
     from acert_zoo.zoo.load import load_model
     from acert_zoo.zoo.model import AcertModel
@@ -52,6 +53,7 @@ _HOMES = {
         "UnsupportedLayerError",
         "WeightsError",
     ),
+    "zoo.interpolation": ("interpolate",),
     "zoo.leaderboard": ("leaderboard",),
     "zoo.load": ("load_model",),
     "zoo.model": ("AcertModel",),
@@ -80,6 +82,7 @@ __all__ = [
     "attack",
     "certify",
     "decide",
+    "interpolate",
     "leaderboard",
     "list_models",
     "load_model",

@@ -20,6 +20,7 @@ from acert_zoo.network.torch_defaults import under_standard_defaults
 from acert_zoo.zoo import registry, resolve
 from acert_zoo.zoo.download import DownloadOptions
 from acert_zoo.zoo.expected_logits import check_expected_logits
+from acert_zoo.zoo.interpolation import interpolate, neighbours
 from acert_zoo.zoo.model import AcertModel, assemble
 
 _MAX_MEMBERS = 32
@@ -28,6 +29,7 @@ _MAX_MEMBERS = 32
 def load_model(
     name: str | os.PathLike[str],
     *,
+    kappa: float | None = None,
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
@@ -40,6 +42,9 @@ def load_model(
     Args:
         name: a registered name (`cifar10_kappa025`, `cifar10_kappa025.v1`), `hf-hub:owner/repo[@revision]`, a folder
             with config.json and model.safetensors, or a .safetensors file.
+        kappa: for any value between those of a family, whose name is then `name` ("cifar10", "cifar10_ibp"): a
+            registered kappa gives that model, another one the average of its two neighbours' weights (see
+            `acert_zoo.interpolate`).
         revision: branch, tag or commit of a Hub repository; registered models have theirs pinned.
         cache_dir: huggingface_hub's cache, by default its own ($HF_HOME).
         local_files_only: never use the network (HF_HUB_OFFLINE=1 does the same).
@@ -49,7 +54,7 @@ def load_model(
 
     Raises:
         UnknownNameError: `name` means nothing, or its architecture is not of this package.
-        InvalidInputError: `name` is neither a string nor a path.
+        InvalidInputError: `name` is neither a string nor a path, or the family has no models around `kappa`.
         DownloadError: the Hub cannot be reached, refuses, or has no such file.
         WeightsError: missing, truncated or altered file, other tensors or other logits than
             expected.
@@ -57,10 +62,23 @@ def load_model(
     if not isinstance(name, (str, os.PathLike)):
         raise InvalidInputError(f"a model is loaded by name, such as 'cifar10_kappa025', not by {name!r:.80}")
     options = DownloadOptions(cache_dir, local_files_only, force_download, token, progress)
+    if kappa is not None:
+        return _between(os.fspath(name), kappa, revision, options)
     located = resolve.locate(name, revision, options)
     if located.info.kind == "cascade":
         return _assemble_cascade(located, options)
     return assemble(located)
+
+
+def _between(family: str, kappa: float, revision: str | None, options: DownloadOptions) -> AcertModel:
+    """The model of `family` at `kappa`, between its registered neighbours."""
+    if revision is not None:
+        raise InvalidInputError("kappa= names registered models, whose revisions are pinned; leave revision out")
+    low, high, share = neighbours(family, kappa)
+    first = assemble(resolve.locate(low.versioned_name, options=options))
+    if low == high:
+        return first
+    return interpolate(first, assemble(resolve.locate(high.versioned_name, options=options)), share)
 
 
 @under_standard_defaults
