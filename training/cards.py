@@ -70,8 +70,8 @@ def card(
 def models_table(infos: list[ModelInfo], link: str) -> str:
     """A table of models with their numbers; `link` is the folder of the cards relative to the table."""
     rows = [
-        "| model | trained with | kappa | accuracy, % | ACR, % of eps_max | certified accuracy, % | parameters |",
-        "|---|---|---:|---:|---:|---|---:|",
+        "| model | trained with | kappa | accuracy, % | certified accuracy, % | ACR, % of eps_max | parameters |",
+        "|---|---|---:|---:|---|---:|---:|",
     ]
     for info in infos:
         acr = info.metric("acr_percent")
@@ -80,7 +80,7 @@ def models_table(infos: list[ModelInfo], link: str) -> str:
         rows.append(
             f"| [`{info.name}`]({link}{info.name}.md) | {SHORT_METHOD.get(method, method)} "
             f"| {'-' if info.kappa is None else f'{info.kappa:g}'} | {percent(info.metric('accuracy'))} "
-            f"| {percent(acr)}{f' of {acr.eps}' if acr else ''} | {proved} "
+            f"| {proved} | {percent(acr)}{f' of {acr.eps}' if acr else ''} "
             f"| {f'{info.parameters:,}' if info.parameters else '-'} |"
         )
     return "\n".join(rows)

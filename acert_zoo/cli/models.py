@@ -54,7 +54,7 @@ def list_(
     elif not infos:
         click.echo("No models.", err=True)
     else:
-        columns = ("model", "data set", "method", "kappa", "accuracy %", "ACR % of eps_max", "certified % at eps")
+        columns = ("model", "data set", "method", "kappa", "accuracy %", "certified % at eps", "ACR % of eps_max")
         print_table(columns, [_row(info) for info in infos], right=("kappa", "accuracy %", "ACR % of eps_max"))
 
 
@@ -100,8 +100,8 @@ def _row(info: ModelInfo) -> tuple[str, ...]:
         info.method or info.kind,
         "-" if info.kappa is None else f"{info.kappa:g}",
         _value(accuracy) if accuracy else "-",
-        _value(acr) if acr else "-",
         ", ".join(certified) or "-",
+        _value(acr) if acr else "-",
     )
 
 
