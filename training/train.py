@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from acert_zoo.cli.threads import default_threads, wait_passively
+
+wait_passively()  # before torch is imported
+
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -42,7 +47,7 @@ INTERRUPTED = 130  # exit code after Ctrl-C or SIGTERM, with a state that resume
 )
 @click.option("--dataset-file", type=click.Path(), help="Registration of a data set of your own (docs/datasets.md).")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: torch's]")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: $OMP_NUM_THREADS, or one a core]")
 @click.option("--max-minutes", type=click.FloatRange(0), help="Stops after this time with a state that resumes.")
 @click.option("--save-minutes", type=click.FloatRange(0), default=2.0, show_default=True, help="Saves this often.")
 @click.option("--show", is_flag=True, help="Prints the resolved recipe and trains nothing.")
@@ -61,8 +66,7 @@ def main(
     show: bool,
 ) -> None:
     """Trains one model with ACERT or one of its rivals, into a run folder that resumes and exports."""
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or default_threads())
     keep_freed_memory()
     try:
         register_own(data_root, dataset_file, resume)

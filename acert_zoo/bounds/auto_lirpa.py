@@ -4,8 +4,9 @@
 - `crown`: a backward pass for every neuron whose sign is open, too (Zhang et al. 2018, arXiv 1811.00866).
 - `alpha-crown`: `crown`, then the lower slopes of the last pass are optimised (Xu et al. 2021, arXiv 2011.13824).
 
-For every class the larger of the method's bound and the interval bound counts: neither dominates the other. The search
-for the radius is `crown_radius.py`'s. auto-LiRPA computes in floating point, rounding to nearest.
+For every class the larger of the method's bound and the interval bound counts: neither dominates the other; none counts
+for more than the margin that the network has at a corner of the box. The search for the radius is `crown_radius.py`'s.
+auto-LiRPA computes in floating point, rounding to nearest.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ import torch
 from torch import Tensor
 
 from acert_zoo.bounds import auto_lirpa_compat
-from acert_zoo.bounds.auto_lirpa_module import LirpaModule
+from acert_zoo.bounds.auto_lirpa_module import LirpaModule, averages_as_convolutions
 from acert_zoo.bounds.ibp import input_box
 from acert_zoo.errors import InvalidInputError, UnsupportedLayerError
 from acert_zoo.network.graph import Network
 from acert_zoo.rounding import BoundMethod
 
 # What auto-LiRPA raises for graphs that one of its methods cannot handle, or that are too large for it.
-FAILURES = (RuntimeError, IndexError, AssertionError, MemoryError, TypeError, AttributeError)
+FAILURES = (RuntimeError, IndexError, KeyError, AssertionError, MemoryError, TypeError, ValueError, AttributeError)
 _LIRPA_NAMES = {
     BoundMethod.IBP: "IBP",
     BoundMethod.CROWN_IBP: "CROWN-IBP",
@@ -48,7 +49,8 @@ class LirpaBounds:
         if dtype not in (torch.float32, torch.float64):
             raise InvalidInputError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
         self.network = network.to(torch.float64).fold_batchnorm().to(dtype)
-        self._set(LirpaModule(self.network).eval(), self.network.num_classes, input_shape, dtype)
+        module = LirpaModule(averages_as_convolutions(self.network, input_shape)).eval()
+        self._set(module, self.network.num_classes, input_shape, dtype)
 
     def _set(self, module: Any, num_classes: int, input_shape: Sequence[int], dtype: torch.dtype) -> None:
         """`module` takes what its method `box` makes of pixels, and returns logits [N, num_classes]."""
@@ -88,7 +90,26 @@ class LirpaBounds:
                     name = auto_lirpa_compat.inner_boxes_argument(self.library.BoundedModule)
                     arguments[name] = _inner_boxes(bounded)
                 bound = torch.fmax(bound, bounded.compute_bounds(**arguments, method=_LIRPA_NAMES[method])[0])
-        return bound.detach().double().amin(1)
+        found = self._found(lower, upper, labels).double()
+        return torch.where(found < torch.inf, torch.minimum(bound.detach().double().amin(1), found), torch.nan)
+
+    def _found(self, lower: Tensor, upper: Tensor, labels: Tensor) -> Tensor:
+        """Margins [N] that the network has at one corner of each box, to which the gradient leads, or in its middle.
+
+        No true bound is above them; a false one seldom survives them.
+        """
+
+        def margins(points: Tensor) -> Tensor:
+            logits = self.module(points)
+            others = logits.scatter(1, labels.unsqueeze(1), -math.inf).amax(1)
+            return logits.gather(1, labels.unsqueeze(1)).squeeze(1) - others
+
+        with torch.enable_grad():
+            middle = ((lower + upper) / 2).requires_grad_()
+            first = margins(middle)
+            (slope,) = torch.autograd.grad(first.sum(), middle)
+        with torch.no_grad():
+            return torch.minimum(first.detach(), margins(torch.where(slope > 0, lower, upper)))
 
     def _module(self, *, optimized: bool) -> Any:
         """Optimised slopes stay in a BoundedModule, so alpha-crown has one of its own."""

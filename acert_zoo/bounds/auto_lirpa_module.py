@@ -2,17 +2,22 @@
 
 The leading Normalize step is left out (its box is computed by us: it maps a box to a box exactly, whereas auto-LiRPA
 0.3 relaxes a division and cannot push convolution patches through it), BatchNorm is folded, and every step is one of
-the layers that all releases of auto-LiRPA convert.
+the layers that all releases of auto-LiRPA convert. Convolutions are given to it without groups and dilation, as the
+same ones with zeros in their kernels, and average pooling as a convolution: 0.3 pushes patches through grouped and
+dilated kernels as if they were neither, and through average pooling without its padding or with windows that overlap
+wrongly, so that its bounds are above what the network does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from acert_zoo.errors import UnsupportedLayerError
 from acert_zoo.network.graph import (
     Add,
     AvgPool,
@@ -35,7 +40,11 @@ from acert_zoo.network.rule_table import RuleTable
 
 
 class LirpaModule(nn.Module):
-    """Runs `network` (folded, in one dtype) from the value after its leading Normalize to the logits [N, K]."""
+    """Runs `network` from the value after its leading Normalize to the logits [N, K].
+
+    Args:
+        network: folded, without average pooling, in one dtype.
+    """
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -81,17 +90,54 @@ class _PerChannel(nn.Module):
     def __init__(self, scale: Tensor, shift: Tensor) -> None:
         super().__init__()
         n = len(scale)
-        self.images = _load(nn.Conv2d(n, n, 1, groups=n), scale.view(-1, 1, 1, 1), shift)
+        self.images = _load(nn.Conv2d(n, n, 1), dense_kernel(scale.view(-1, 1, 1, 1), n), shift)
         self.vectors = _load(nn.Linear(n, n), torch.diag(scale), shift)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.vectors(x) if x.dim() == 2 else self.images(x)
 
 
+_LARGEST_KERNEL = 2**24  # entries
+
+
+def dense_kernel(weight: Tensor, groups: int, dilation: tuple[int, int] = (1, 1)) -> Tensor:
+    """[C_out, C_in, kh', kw'] of a plain convolution that does what `weight` [C_out, C_in/groups, kh, kw] does.
+
+    Raises:
+        UnsupportedLayerError: it would have more than 2^24 entries.
+    """
+    out, per_group, *window = weight.shape
+    height, width = (1 + d * (k - 1) for d, k in zip(dilation, window, strict=True))
+    if out * per_group * groups * height * width > _LARGEST_KERNEL:
+        raise UnsupportedLayerError(
+            f"a convolution of {groups} groups, dilation {dilation}, is too large for auto-LiRPA without them"
+        )
+    dense = weight.new_zeros(groups, out // groups, groups, per_group, height, width)
+    for g, own in enumerate(weight.split(out // groups)):
+        dense[g, :, g, :, :: dilation[0], :: dilation[1]] = own
+    return dense.view(out, groups * per_group, height, width)
+
+
 def _conv(step: Conv) -> nn.Module:
-    out, per_group, height, width = step.weight.shape
-    settings = (step.stride, step.padding, step.dilation, step.groups)
-    return _load(nn.Conv2d(per_group * step.groups, out, (height, width), *settings), step.weight, step.bias)
+    weight = dense_kernel(step.weight, step.groups, step.dilation)
+    out, inputs, height, width = weight.shape
+    return _load(nn.Conv2d(inputs, out, (height, width), step.stride, step.padding), weight, step.bias)
+
+
+def averages_as_convolutions(network: Network, input_shape: Sequence[int]) -> Network:
+    """The network with a convolution in place of each average pooling; the inputs are [N, *input_shape]."""
+    if not any(isinstance(step, AvgPool) for step in network.steps):
+        return network
+    dtype = network.head.weight.dtype
+    values = network.run(torch.zeros(1, *input_shape, dtype=dtype))
+    return Network(tuple(_averaging(s, values[s.inputs[0]]) if isinstance(s, AvgPool) else s for s in network.steps))
+
+
+def _averaging(step: AvgPool, x: Tensor) -> Conv:
+    channels, window = x.shape[1], step.kernel_size
+    weight = torch.full((channels, 1, *window), 1 / math.prod(window), dtype=x.dtype)
+    settings: dict[str, Any] = {"stride": step.stride, "padding": step.padding, "groups": channels}
+    return Conv(inputs=step.inputs, name=step.name, weight=weight, bias=x.new_zeros(channels), **settings)
 
 
 def _linear(step: Linear) -> nn.Module:
@@ -116,11 +162,13 @@ LAYERS: RuleTable[Callable[[Any], nn.Module]] = RuleTable(
         Tanh: lambda step: nn.Tanh(),
         Flatten: lambda step: nn.Flatten(),
         MaxPool: lambda step: nn.MaxPool2d(step.kernel_size, step.stride, step.padding),
-        AvgPool: lambda step: nn.AvgPool2d(step.kernel_size, step.stride, step.padding),
         Add: lambda step: _Sum(),
         Reshape: _Rearrange,
         Permute: _Rearrange,
         Concat: _Rearrange,
     },
-    {Sign: "its rules are for continuous functions"},
+    {
+        AvgPool: "its rule is wrong with padding and with windows that overlap (see `averages_as_convolutions`)",
+        Sign: "its rules are for continuous functions",
+    },
 )

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from acert_zoo._files import check_output_file, write_atomically
+from acert_zoo._files import check_output_file, open_plain, read_plain, write_atomically
 from acert_zoo.certificates import file as rows
 from acert_zoo.errors import CertificateFileError, InvalidInputError
 
@@ -124,7 +124,7 @@ class VerdictFile:
         if not all(type(v) is int and v >= 0 for v in (offset, length)) or length > MAX_DATA:
             raise CertificateFileError(f"the data of {line.id!r} has no valid place: {offset!r:.40}, {length!r:.40}")
         try:
-            with open(data_path(self.path), "rb") as file:
+            with open_plain(data_path(self.path)) as file:
                 file.seek(offset)
                 content = file.read(length)
         except OSError as error:
@@ -142,7 +142,7 @@ def data_path(path: str | os.PathLike[str]) -> Path:
 def is_verdict_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as verdict files do (a certificate file, or anything else, does not)."""
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             return file.read(64).startswith(f'{{"format": "{FORMAT}"'.encode())
     except OSError:
         return False
@@ -155,7 +155,7 @@ def read_verdicts(path: str | os.PathLike[str], *, partial: bool = False) -> Ver
         CertificateFileError: missing, no verdict file, damaged, or (unless `partial`) shorter than announced.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_plain(path)
     except OSError as error:
         raise CertificateFileError(f"verdict file {str(path)!r} cannot be read: {error}") from error
     parts = content.split(b"\n")

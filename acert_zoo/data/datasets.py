@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from acert_zoo._files import open_plain, read_text
 from acert_zoo.data.dataset import DatasetInfo
 from acert_zoo.data.registration import dataset_info, dataset_root
 from acert_zoo.errors import DatasetNotFoundError, InvalidInputError
@@ -76,6 +77,8 @@ def _read(info: DatasetInfo, folder: Path, stem: str) -> tuple[np.ndarray, np.nd
     """The two files of one stem, their shapes, dtypes and labels checked."""
     paths = [folder / f"{stem}_{what}.npy" for what in ("images", "labels")]
     try:
+        for path in paths:
+            open_plain(path).close()  # np.load would wait for a pipe
         images = np.load(paths[0], mmap_mode="r", allow_pickle=False)
         labels = np.load(paths[1], allow_pickle=False)
     except FileNotFoundError as error:
@@ -98,7 +101,7 @@ def read_meta(name: str, data_root: str | os.PathLike[str] | None = None) -> dic
     """The data set's meta.json (`classes`, `test_inexact`, ...); empty where the folder has none."""
     info = dataset_info(name, data_root)
     path = (info.files or dataset_root(data_root)[0] / name) / "meta.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return json.loads(read_text(path)) if path.exists() else {}
 
 
 def inexact_test_images(name: str, data_root: str | os.PathLike[str] | None = None) -> list[int]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from acert_zoo._files import write_atomically
+from acert_zoo._files import is_plain_file, write_atomically
 from acert_zoo._version import SOURCE
 from acert_zoo.data.checks import check_eval_mode
 from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnsupportedLayerError
@@ -135,7 +135,7 @@ def random_points(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 
 
 def _read_proto(onnx: Any, path: Path) -> Any:
-    if not path.is_file():
+    if not is_plain_file(path):
         raise InvalidInputError(f"{str(path)!r} is not a file")
     if path.stat().st_size > MAX_BYTES:
         raise InvalidInputError(f"{str(path)!r} is larger than {MAX_BYTES >> 20} MiB")

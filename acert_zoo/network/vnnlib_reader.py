@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from acert_zoo._files import is_plain_file
 from acert_zoo.errors import InvalidInputError, MissingDependencyError
 from acert_zoo.network.formulas import And, Bound, Expression, Formula, Or, cases, compare
 from acert_zoo.network.properties import Property
@@ -35,7 +36,7 @@ def read_property(path: str | os.PathLike[str]) -> Property:
         MissingDependencyError: version 2.0 without the vnnlib package.
     """
     file = Path(path)
-    if not file.is_file():
+    if not is_plain_file(file):
         raise InvalidInputError(f"{str(path)!r} is not a file")
     try:
         with gzip.open(file) if file.suffix == ".gz" else open(file, "rb") as stream:

@@ -117,9 +117,15 @@ def select(
 
     Raises:
         UnknownNameError: a field that does not exist, or a name without wildcards that none of `infos` has;
-            InvalidInputError: a condition of another form.
+            InvalidInputError: a condition of another form, or an argument that is no text.
     """
     infos = list(infos)
+    conditions = [where] if isinstance(where, str) else where
+    if not isinstance(conditions, Sequence) or not all(isinstance(v, str) for v in conditions):
+        raise InvalidInputError(f"where: expected a condition such as 'accuracy>70' or several, got {where!r:.80}")
+    for name, text in (("pattern", pattern), ("dataset", dataset), ("method", method), ("sort", sort)):
+        if text is not None and not isinstance(text, str):
+            raise InvalidInputError(f"{name}: expected a text, got {text!r:.80}")
     for kind, asked, known in (
         ("model", pattern, {m.name for m in infos}),
         ("data set of a model", dataset, {m.dataset for m in infos if m.dataset}),
@@ -127,10 +133,10 @@ def select(
     ):
         if asked is not None and not any(c in asked for c in "*?[") and asked not in known:
             raise UnknownNameError.near(kind, asked, known)
-    conditions = [Condition.parse(text) for text in ([where] if isinstance(where, str) else where)]
+    parsed = [Condition.parse(text) for text in conditions]
     named = (("name", pattern), ("dataset", dataset), ("method", method))
-    conditions += [Condition(field, "=", text) for field, text in named if text is not None]
-    chosen = [m for m in infos if all(condition.holds(m) for condition in conditions)]
+    parsed += [Condition(field, "=", text) for field, text in named if text is not None]
+    chosen = [m for m in infos if all(condition.holds(m) for condition in parsed)]
     if sort is None:
         return chosen
     backwards, field = sort.startswith("-"), sort.removeprefix("-")

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from acert_zoo.bounds import auto_lirpa_compat
 from acert_zoo.bounds.auto_lirpa import LirpaBounds
+from acert_zoo.bounds.auto_lirpa_module import dense_kernel
 from acert_zoo.bounds.ibp import robust_margin
 from acert_zoo.bounds.rigorous_crown import rigorous_check
-from acert_zoo.errors import MissingDependencyError
-from acert_zoo.network.graph import Network
+from acert_zoo.errors import MissingDependencyError, UnsupportedLayerError
+from acert_zoo.network.graph import AvgPool, Conv, Flatten, Linear, Network, ReLU
 from acert_zoo.network.tracing import trace
 from acert_zoo.rounding import CROWN_METHODS
 from tests.support.models import SHAPE
@@ -158,6 +159,66 @@ def test_our_rigorous_bounds_are_auto_lirpas_to_rounding(network: Network, batch
     theirs = LirpaBounds(network, SHAPE, torch.float64).margins(*batch, 0.02, method)
     ours = rigorous_check(network, method).margins(*batch, 0.02)
     assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+def odd_network() -> Network:
+    """What auto-LiRPA 0.3 bounds wrongly: groups, dilation, average pooling with padding and overlapping windows."""
+    torch.manual_seed(0)
+    kernel = torch.randn(4, 1, 3, 3)
+    steps = (
+        AvgPool(inputs=(0,), kernel_size=(3, 3), stride=(1, 1), padding=(1, 1)),
+        Conv(inputs=(1,), weight=kernel, bias=torch.rand(4), groups=2, dilation=(2, 1), padding=(1, 0)),
+        ReLU(inputs=(2,)),
+        AvgPool(inputs=(3,), kernel_size=(2, 2), stride=(2, 2)),
+        Flatten(inputs=(4,)),
+        Linear(inputs=(5,), weight=torch.randn(3, 36), bias=torch.zeros(3)),
+    )
+    return Network(steps)
+
+
+def margins_of(network: Network, images: Tensor, labels: Tensor) -> Tensor:
+    logits = network(images)
+    others = logits.scatter(1, labels.unsqueeze(1), -torch.inf).amax(1)
+    return logits.gather(1, labels.unsqueeze(1)).squeeze(1) - others
+
+
+def test_grouped_dilated_and_averaging_layers_are_bounded_as_what_they_do():
+    """No better than the worst corner, no worse than ours, and at a radius of nothing the margin itself."""
+    network = odd_network()
+    images = torch.rand(2, 2, 8, 8)
+    labels = network(images).argmax(1)
+    bounds = LirpaBounds(network, (2, 8, 8), torch.float64)
+    corners = images + 0.05 * (2 * torch.rand(300, *images.shape) - 1).sign()
+    worst = torch.stack([margins_of(network, c.clamp(0, 1), labels) for c in corners]).amin(0)
+    for method in ("crown-ibp", "crown"):
+        nothing = bounds.margins(images, labels, 1e-6, method).float()
+        assert torch.allclose(nothing, margins_of(network, images, labels), atol=1e-3)
+        theirs = bounds.margins(images, labels, 0.05, method)
+        assert bool((theirs >= rigorous_check(network, method).margins(images, labels, 0.05) - 1e-6).all())
+        assert bool((theirs <= worst).all())
+
+
+def test_dense_kernels_are_the_same_convolution():
+    conv = odd_network().steps[1]
+    weight = dense_kernel(conv.weight, conv.groups, conv.dilation)
+    assert weight.shape == (4, 2, 5, 3)
+    x = torch.rand(2, 2, 8, 8)
+    assert torch.allclose(nn.functional.conv2d(x, weight, conv.bias, padding=(1, 0)), conv(x), atol=1e-5)
+    with pytest.raises(UnsupportedLayerError, match="5000 groups"):
+        dense_kernel(torch.zeros(5000, 1, 1, 1), 5000)
+
+
+def test_no_bound_is_above_what_the_network_does(monkeypatch: pytest.MonkeyPatch):
+    """One pixel, logits (x, 1 - x), 0.75 within 0.3: the margin falls to 2 * 0.45 - 1 = -0.1, whatever is claimed."""
+    head = Linear(inputs=(1,), weight=torch.tensor([[1.0], [-1.0]]), bias=torch.tensor([0.0, 1.0]))
+    network = Network((Flatten(inputs=(0,)), head))
+    bounds, image = LirpaBounds(network, (1, 1, 1), torch.float64), torch.full((1, 1, 1, 1), 0.75)
+    label = torch.zeros(1, dtype=torch.int64)
+    assert bounds.margins(image, label, 0.3, "crown").item() == pytest.approx(-0.1)
+    bounds.margins(image, label, 0.3, "crown")
+    claim = torch.full((1, 1), 7.0, dtype=torch.float64)
+    monkeypatch.setattr(bounds._module(optimized=False), "compute_bounds", lambda **arguments: (claim, None))
+    assert bounds.margins(image, label, 0.3, "crown").item() == pytest.approx(-0.1)
 
 
 class Everything(nn.Module):

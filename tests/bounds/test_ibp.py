@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import acert_zoo
+from acert_zoo.bounds import auto_lirpa_compat
 from acert_zoo.bounds.ibp import Interval, input_box, margin_bounds, propagate, robust_margin, smallest_margin
 from acert_zoo.network import architectures
 from acert_zoo.network.graph import Add, AvgPool, Flatten, Linear, MaxPool, Network, Normalize, ReLU
@@ -118,9 +119,7 @@ def test_outputs_of_points_of_the_box_lie_in_the_bounds(arch, seed, eps):
 
 def lirpa_margins(model: torch.nn.Module, images: Tensor, labels: Tensor, eps: float, num_classes: int) -> Tensor:
     """auto-LiRPA's interval bounds [N, K] of f_y - f_t, from the torch module itself and not through our network."""
-    library = pytest.importorskip("acert_zoo.bounds.auto_lirpa_compat").load()
-    from acert_zoo.bounds import auto_lirpa_compat
-
+    library = auto_lirpa_compat.load()
     with auto_lirpa_compat.quiet(), torch.no_grad():
         bounded = library.BoundedModule(model, torch.zeros(1, *images.shape[1:]), device="cpu")
         norm = library.PerturbationLpNorm(

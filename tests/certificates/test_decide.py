@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from pathlib import Path
 
@@ -170,3 +171,11 @@ def test_the_budget_is_kept(model: AcertModel) -> None:
     result = decide(model, images_of(2), None, eps="1/10", budget=0.05)
     assert all(line.status != "robust" or line.method for line in result.lines)
     assert all(line.note for line in result.lines if line.status == "undecided")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert not is_verdict_file(tmp_path / "pipe")
+    with pytest.raises(CertificateFileError, match="not a plain file"):
+        read_verdicts(tmp_path / "pipe")

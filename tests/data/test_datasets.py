@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import pickle
 import struct
 import sys
@@ -148,6 +149,15 @@ def test_broken_and_pickled_files(tmp_path: Path) -> None:
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(DatasetNotFoundError, match="no readable"):
         datasets.load_split("cifar10", "test", tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DatasetNotFoundError, match="not a plain file"):
+        datasets.load_split("cifar10", "test", tmp_path)
+    if hasattr(os, "mkfifo"):  # np.load alone would wait for ever
+        path.rmdir()
+        os.mkfifo(path)
+        with pytest.raises(DatasetNotFoundError, match="not a plain file"):
+            datasets.load_split("cifar10", "test", tmp_path)
     (tmp_path / "cifar10" / "train_labels.npy").unlink()
     with pytest.raises(DatasetNotFoundError, match=r"train_labels\.npy does not exist"):
         datasets.load_split("cifar10", "train", tmp_path)

@@ -90,6 +90,11 @@ def test_patterns_and_order() -> None:
         ({"sort": "speed"}, UnknownNameError, "speed"),
         ({"pattern": "a_on"}, UnknownNameError, "did you mean a_one"),
         ({"dataset": "cifar"}, UnknownNameError, "cifar10"),
+        ({"pattern": 5}, InvalidInputError, "pattern: expected a text, got 5"),
+        ({"dataset": ["cifar10"]}, InvalidInputError, "dataset: expected a text"),
+        ({"where": 5}, InvalidInputError, "where: expected a condition"),
+        ({"where": [5]}, InvalidInputError, "where: expected a condition"),
+        ({"sort": 5}, InvalidInputError, "sort: expected a text"),
     ],
 )
 def test_mistakes_are_named(arguments: dict[str, object], error: type[Exception], words: str) -> None:
