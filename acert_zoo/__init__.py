@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from acert_zoo.attacks.attack import attack
     from acert_zoo.cascades.cascade import Cascade
     from acert_zoo.certificates.certify import certify
+    from acert_zoo.certificates.certify_dataset import DatasetCertificates, certify_dataset
     from acert_zoo.certificates.decide import Decisions, decide
     from acert_zoo.certificates.results import Certificates
     from acert_zoo.data.samples import sample_data
@@ -40,6 +41,7 @@ _HOMES = {
     "cascades.cascade": ("Cascade",),
     "certificates.results": ("Certificates",),
     "certificates.certify": ("certify",),
+    "certificates.certify_dataset": ("DatasetCertificates", "certify_dataset"),
     "certificates.decide": ("Decisions", "decide"),
     "errors": (
         "AcertZooError",
@@ -68,6 +70,7 @@ __all__ = [
     "Cascade",
     "CertificateFileError",
     "Certificates",
+    "DatasetCertificates",
     "DatasetNotFoundError",
     "Decisions",
     "DownloadError",
@@ -81,6 +84,7 @@ __all__ = [
     "__version__",
     "attack",
     "certify",
+    "certify_dataset",
     "decide",
     "interpolate",
     "leaderboard",

@@ -21,7 +21,8 @@ class NetworkCertifier:
     """Certifies a single network: IBP radii, and on request CROWN-family radii where those are larger.
 
     With an `agreement` the module that the network was read from is held against it at every image, and at points of
-    every certified box.
+    every certified box. `device` is where the float32 search runs, by default where the network is; predictions and
+    proofs stay where the network is.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class NetworkCertifier:
         rounding: str,
         budget: float | None,
         agreement: Agreement | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.agreement = agreement
         dtype = network.head.weight.dtype
@@ -41,7 +43,7 @@ class NetworkCertifier:
                 "(another one, which they are then about)"
             )
         self.network, self.method, self.budget = network, method, budget
-        self.search = RadiusSearch(network, rounding)
+        self.search = RadiusSearch(network, rounding, device=device)
         self.level = rounding
         self.rounding = rounding if method == BoundMethod.IBP else RoundingLevel.FLOAT32  # what auto-LiRPA alone gives
         self.network_sha256 = network_sha256(network)
@@ -51,7 +53,7 @@ class NetworkCertifier:
     def __call__(self, images: Tensor, labels: Tensor | None) -> BatchCertificates:
         if self.agreement is not None:
             self.agreement.images(images)
-        logits = self.network(images.to(self.search.device)).cpu()
+        logits = self.network(images.to(self.network.head.weight.device)).cpu()
         prediction = logits.argmax(1)
         label = prediction if labels is None else labels
         found = self.search(images, label, logits)

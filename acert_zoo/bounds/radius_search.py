@@ -21,6 +21,7 @@ from acert_zoo.bounds.ibp import class_margins
 from acert_zoo.bounds.proved_margins import prove
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.bounds.root_finding import SMALLEST, find_roots
+from acert_zoo.bounds.search_device import full_float32
 from acert_zoo.network.graph import Network
 from acert_zoo.rounding import SELECTABLE_LEVELS, RoundingLevel
 
@@ -122,6 +123,7 @@ class RadiusSearch:
         rounding: "float32", "real-sound" or "float32-deployed".
         rtol: how far, relatively, the returned radius may lie below the largest provable one (below the first plateau
             within 1e-10 of 0, where R has one).
+        device: where the float32 search runs (`search_device.py`); by default where the network is.
 
     An image costs at most 98 interval propagations at rtol 1e-6, whatever the network: 37 of the float32 search and 37
     of the proof (`most_evaluations` of root_finding.py at rtol and at 3/4 of it), 23 of a pilot (at 0.01), and 1 where
@@ -132,18 +134,28 @@ class RadiusSearch:
         UnsoundSettingError, UnsupportedLayerError: the level cannot be claimed; see `RigorousNetwork`.
     """
 
-    def __init__(self, network: Network, rounding: str = RoundingLevel.REAL_SOUND, rtol: float = 1e-6) -> None:
+    def __init__(
+        self,
+        network: Network,
+        rounding: str = RoundingLevel.REAL_SOUND,
+        rtol: float = 1e-6,
+        device: torch.device | None = None,
+    ) -> None:
         rounding = RoundingLevel.among(rounding, SELECTABLE_LEVELS)
-        self.network, self.rounding, self.rtol = network, rounding, rtol
-        self.device = network.head.weight.device
+        self.rounding, self.rtol = rounding, rtol
+        self.device = device or network.head.weight.device
+        self.network = network if device is None else network.map_tensors(lambda t: t.detach().to(self.device))
         self.rigorous, self.change = None, None
         if rounding.proved:
             network = _on_cpu(network, rounding)
             self.rigorous, self.change = RigorousNetwork(network, rounding), BoxChange.of(network, rounding)
 
-    @torch.no_grad()
     def __call__(self, images: Tensor, labels: Tensor, logits: Tensor) -> RadiusResult:
         """Radii of one batch: pixels [N, C, H, W], labels [N], float32 logits [N, K] of the deployed network."""
+        with torch.no_grad(), full_float32(self.device):
+            return self._radii(images, labels, logits)
+
+    def _radii(self, images: Tensor, labels: Tensor, logits: Tensor) -> RadiusResult:
         images, labels, logits = images.to(self.device), labels.to(self.device), logits.to(self.device)
         radius = torch.zeros(len(labels), dtype=torch.float64)
         margin = torch.full_like(radius, math.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import time
@@ -9,12 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from acert_zoo._version import __version__
 from acert_zoo.bounds.certifier import BatchCertificates, Certifier
 from acert_zoo.bounds.network_certifier import NetworkCertifier
 from acert_zoo.bounds.radius_search import DEFAULT_BATCH_SIZE
+from acert_zoo.bounds.search_device import search_device
 from acert_zoo.certificates.lines import Header, Line, radius_text
 from acert_zoo.certificates.results import Certificates, utc_now
 from acert_zoo.certificates.writer import CertificateWriter
@@ -38,11 +41,14 @@ def make_certifier(
     std: Sequence[float] | None = None,
     budget: float | None = None,
     input_shape: Sequence[int] | None = None,
+    device: str | torch.device = "cpu",
 ) -> Certifier:
     """The certifier of `model`; arguments and errors as `certify`."""
     method, rounding = BoundMethod.among(method), RoundingLevel.among(rounding, SELECTABLE_LEVELS)
     if budget is not None and not (isinstance(budget, (int, float)) and budget > 0):
         raise InvalidInputError(f"budget {budget!r}: expected a positive number of seconds")
+    where = search_device(device)
+    elsewhere = {} if where.type == "cpu" else {"device": where}
     if not isinstance(model, nn.Module):
         raise InvalidInputError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
     model = uncompiled(model, rounding)
@@ -52,10 +58,12 @@ def make_certifier(
     if callable(own) and mean is None and std is None:
         check_eval_mode(model)
         check_weights(model)
-        return own(method=method, rounding=rounding, budget=budget)
+        if elsewhere and "device" not in inspect.signature(own).parameters:
+            raise InvalidInputError(f"a {type(model).__name__} is certified on the CPU alone, not on {str(where)!r}")
+        return own(method=method, rounding=rounding, budget=budget, **elsewhere)
     shape = input_shape or getattr(model, "input_shape", None) or tuple(images_shape[1:])
     reading = read(model, shape, mean, std)
-    return NetworkCertifier(reading.network, shape, method, rounding, budget, reading.agreement)
+    return NetworkCertifier(reading.network, shape, method, rounding, budget, reading.agreement, **elsewhere)
 
 
 def certify(
@@ -75,6 +83,7 @@ def certify(
     input_shape: Sequence[int] | None = None,
     dataset: str | None = None,
     split: str | None = None,
+    device: str | torch.device = "cpu",
 ) -> Certificates:
     """Certified l-inf radii: how far every pixel may move before the model could change its answer.
 
@@ -102,6 +111,8 @@ def certify(
         ids: one distinct name per image; "0", "1", ... by default.
         input_shape: (C, H, W), where the model does not say it and `images` is empty.
         dataset, split: recorded with the result.
+        device: "cpu", or "cuda" for the float32 search of a single network; its proofs run in float64 on the CPU all
+            the same (docs/soundness.md).
 
     Raises:
         InvalidInputError: images, labels, ids, batch_size, budget, dataset, split or `out` cannot be used.
@@ -127,6 +138,7 @@ def certify(
             std=std,
             budget=budget,
             input_shape=input_shape,
+            device=device,
         )
         check_same_under(caller, model, images)
         images, targets = check_images(images, labels, certifier.input_shape, certifier.num_classes)
@@ -137,7 +149,7 @@ def certify(
         size = images_at_a_time(batch_size, method)
         if progress is not None and not callable(progress):
             raise InvalidInputError(f"progress must be a function of (done, in all), got {progress!r:.80}")
-        header = _header(model, certifier, method, targets is not None, dataset, split, len(images))
+        header = run_header(model, certifier, method, targets is not None, dataset, split, len(images))
         digests = [pixel_sha256(image) for image in images]
         if out is None:
             lines = _run(certifier, images, targets, names, digests, size, progress, {}, None)
@@ -175,7 +187,7 @@ def _run(
         batch = images[rows].cpu()
         result = certifier(batch, None if targets is None else targets[rows].cpu())
         seconds = (time.perf_counter() - started) / len(batch)
-        lines = _lines(result, names[rows], digests[rows], targets is not None, seconds)
+        lines = batch_lines(result, names[rows], digests[rows], targets is not None, seconds)
         part = [line for line in lines if line.id in missing]
         if writer is not None:
             writer.append(part)
@@ -185,9 +197,10 @@ def _run(
     return [done[name] for name in names]
 
 
-def _lines(
+def batch_lines(
     result: BatchCertificates, names: list[str], digests: list[str], labelled: bool, seconds: float
 ) -> list[Line]:
+    """What a certifier found for a batch, as the lines of a file."""
     margins = [m if math.isfinite(m) else None for m in result.margin.tolist()]
     columns = zip(
         names, digests, result.label.tolist(), result.prediction.tolist(), result.radius.tolist(), margins, strict=True
@@ -229,7 +242,7 @@ def _still_valid(
     return valid
 
 
-def _header(
+def run_header(
     model: nn.Module,
     certifier: Certifier,
     method: str,
@@ -238,6 +251,7 @@ def _header(
     split: str | None,
     n: int,
 ) -> Header:
+    """The header of a run over `n` images."""
     info = getattr(model, "info", None)
     return Header(
         package_version=__version__,

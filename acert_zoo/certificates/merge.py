@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from acert_zoo._files import check_output_file, locked, open_plain, read_plain, replacing
 from acert_zoo.certificates.file import format_row, parse
 from acert_zoo.certificates.lines import Header
+from acert_zoo.certificates.shard_folder import missing_shards
 from acert_zoo.errors import CertificateFileError, InvalidInputError
 from acert_zoo.rounding import weakest
 
@@ -48,7 +49,7 @@ def certificate_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The files that `paths` name: files as they are, folders by their `*.jsonl` in the order of their names.
 
     Raises:
-        CertificateFileError: a folder holds none.
+        CertificateFileError: a folder holds none, or not all of a run in shards.
     """
     found: list[Path] = []
     for name in paths:
@@ -56,6 +57,10 @@ def certificate_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
+        if (missing := missing_shards(path)) != 0:
+            raise CertificateFileError(
+                f"folder {str(path)!r} lacks {missing:,} shards of its run; the call that began it goes on"
+            )
         inside = sorted(p for p in path.glob("*.jsonl") if not p.name.startswith("."))
         if not inside:
             raise CertificateFileError(f"folder {str(path)!r} holds no certificate file (*.jsonl)")

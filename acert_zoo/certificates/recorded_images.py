@@ -12,6 +12,7 @@ from torch import Tensor
 
 from acert_zoo._files import is_plain_file
 from acert_zoo.certificates.lines import Header, Line
+from acert_zoo.data.array_source import index_of
 from acert_zoo.data.checks import check_images
 from acert_zoo.errors import InvalidInputError
 
@@ -85,12 +86,6 @@ def _from_dataset(name: str, split: str | None, data_root: str | os.PathLike[str
         return to_pixels(arrays[k : k + 1].copy())[0], int(labels[k])
 
     return get
-
-
-def index_of(text: str, n: int) -> int | None:
-    """The index in [0, n) that an id says, as decimal digits without leading zeros; None where it says none."""
-    index = int(text) if text.isascii() and text.isdecimal() and len(text) <= 12 else -1
-    return index if 0 <= index < n and text == str(index) else None
 
 
 def _from_file(folder: Path | None, name: str, shape: Sequence[int], resize: bool) -> Tensor:

@@ -14,6 +14,7 @@ from acert_zoo._files import check_output_file, read_text
 from acert_zoo.certificates.shards import Shard
 from acert_zoo.cli.inputs import data_options, onnx_options, read_inputs, read_model
 from acert_zoo.cli.numbers import parse_share
+from acert_zoo.cli.shards import certify_in_shards
 from acert_zoo.cli.terminal import print_json, progress_bar
 from acert_zoo.cli.threads import default_threads
 from acert_zoo.errors import InvalidInputError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from acert_zoo.cli.input_images import Inputs
 
 METHODS = [method.value for method in BoundMethod]
+ENGINES = ("local", "ray")
 LEVELS = [level.value for level in SELECTABLE_LEVELS]
 
 
@@ -67,10 +69,16 @@ LEVELS = [level.value for level in SELECTABLE_LEVELS]
 @click.option("--budget", type=float, metavar="SECONDS", help="Seconds an image that slow methods may take.")
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images at a time.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: one a core]")
+@click.option("--device", default="cpu", show_default=True, help="Of the float32 search: cpu, cuda or cuda:N.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write certificates; continues a part.")
 @click.option(
     "--shard", metavar="K/N", help="Only part K of N, of whole batches: merged, the parts are what one run gives."
 )
+@click.option(
+    "--engine", type=click.Choice(ENGINES), help="Certify in shards, into the folder of --out; ray: in parallel."
+)
+@click.option("--ray-address", metavar="HOST:PORT", help="A Ray cluster.  [default: this machine]")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Shards that Ray runs at a time.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def certify(**options: Any) -> int:
     """Certify images: how far every pixel may move before the model could change its mind.
@@ -82,7 +90,10 @@ def certify(**options: Any) -> int:
     eps_values = [(text, parse_pixel_eps(text)) for text in options["eps"]]
     share = _fail_under(options["fail_under"], eps_values)
     out: Path | None = options["out"]
-    if out is not None:
+    engine: str | None = options["engine"]
+    if engine != "ray" and (options["ray_address"] or options["workers"]):
+        raise click.UsageError("--ray-address and --workers are for --engine ray.")
+    if out is not None and engine is None:
         check_output_file(out)
     shard = None if options["shard"] is None else Shard.parse(options["shard"])
     if shard is not None and options["skip_unreadable"]:
@@ -96,6 +107,8 @@ def certify(**options: Any) -> int:
 
     torch.set_num_threads(options["threads"] or default_threads())
     model = read_model(options["model"], options["onnx"], options["mean"], options["std"])
+    if engine is not None:
+        return certify_in_shards(model, options, eps_values, share)
     classes = _class_names(options["classes"], options["onnx"], model)
     info = getattr(model, "info", None)
     named = ("data", "split", "limit", "data_root", "labels", "resize", "skip_unreadable")
@@ -103,7 +116,7 @@ def certify(**options: Any) -> int:
     size = images_at_a_time(options["batch_size"], options["method"])
     part = None if shard is None else partial(shard.rows, batch_size=size)
     inputs = read_inputs(info, shape, options["images"], part=part, **{key: options[key] for key in named})
-    settings = {key: options[key] for key in ("method", "rounding", "batch_size", "budget", "out")}
+    settings = {key: options[key] for key in ("method", "rounding", "batch_size", "budget", "out", "device")}
     started = time.perf_counter()
     try:
         with progress_bar("certifying", len(inputs.images)) as progress:

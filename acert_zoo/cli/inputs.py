@@ -45,7 +45,11 @@ def data_options(command: click.decorators.FC) -> click.decorators.FC:
         ),
         click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Only the first N images."),
         click.option("--split", type=click.Choice(SPLITS), help="Split of --data.  [default: test]"),
-        click.option("--data", metavar="DATASET", help=f"A full data set: {', '.join(dataset_names())}, or your own."),
+        click.option(
+            "--data",
+            metavar="DATASET",
+            help=f"A data set: {', '.join(dataset_names())}, or your own; or a .npy or .tar file, or a folder of such.",
+        ),
     ):
         command = option(command)
     return command
@@ -108,10 +112,11 @@ def read_inputs(
         raise click.UsageError("--split is for --data.")
     if data_root and not data:
         raise click.UsageError(f"--data-root is for --data; name a data set: {', '.join(dataset_names())}.")
-    if labels and not files:
+    at_path = data is not None and data not in dataset_names() and Path(data).exists()
+    if labels and not files and not at_path:
         raise click.UsageError("--labels is for image files; data sets bring their own.")
     for name, given in (("--resize", resize), ("--skip-unreadable", skip_unreadable)):
-        if given and not files:
+        if given and not files and not (name == "--resize" and at_path):
             raise click.UsageError(f"{name} is for image files.")
     if files:
         from acert_zoo.cli.image_files import read_image_files
@@ -126,6 +131,15 @@ def read_inputs(
             skip_unreadable=skip_unreadable,
             part=part,
         )
+    if data and at_path:
+        from acert_zoo.data.open_source import open_source
+
+        classes_of = info.dataset if info else None
+        source = open_source(data, input_shape, split=split, labels=labels, classes_of=classes_of, resize=resize)
+        n = len(source) if limit is None else min(limit, len(source))
+        chosen = range(n) if part is None else range(n)[part(n)]
+        pixels, known = source.read(chosen)
+        return Inputs(pixels, known, source.ids(chosen), source.description, source.dataset, source.split)
     if data:
         return _dataset(data, split or "test", limit, data_root, part)
     if info is None or info.dataset is None:

@@ -12,15 +12,17 @@ from acert_zoo.cli.inputs import SPLITS, dataset_file_option, onnx_options, read
 from acert_zoo.cli.numbers import duration
 from acert_zoo.cli.terminal import print_facts, print_json, printable, progress_bar
 from acert_zoo.cli.threads import default_threads
+from acert_zoo.cli.verify_many import verify_many
+from acert_zoo.data.registration import dataset_names
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from acert_zoo.certificates.verify_report import VerifyReport
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, metavar="FILES...", type=click.Path(path_type=Path))
 @click.option("--model", metavar="NAME", help="The model, where the file names no registered one.")
 @click.option("--onnx", type=click.Path(path_type=Path), metavar="FILE", help="An ONNX classifier instead of --model.")
 @onnx_options
@@ -32,9 +34,12 @@ if TYPE_CHECKING:
 @click.option("--download", is_flag=True, help="Fetch the model that FILE names from the Hub where it is not here.")
 @dataset_file_option
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Threads.")
+@click.option("--engine", type=click.Choice(("local", "ray")), help="Of several files; ray: in parallel.")
+@click.option("--ray-address", metavar="HOST:PORT", help="A Ray cluster.  [default: this machine]")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Files that Ray verifies at a time.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify(
-    file: Path,
+    files: tuple[Path, ...],
     model: str | None,
     onnx: Path | None,
     mean: str | None,
@@ -46,18 +51,41 @@ def verify(
     data_root: str | None,
     download: bool,
     jobs: int,
+    engine: str | None,
+    ray_address: str | None,
+    workers: int | None,
     as_json: bool,
 ) -> int:
-    """Prove every line of FILE (certificates, or verdicts of `decide`) again, from weights and pixels alone.
+    """Prove every line of FILES (certificates, or verdicts of `decide`) again, from weights and pixels alone.
 
-    Model and images are those that FILE names; nothing is fetched over the network without --download. Exits with 1,
-    naming the lines, where anything in it cannot be proved.
+    FILES may be folders of certificate files. Model and images are those that a file names; nothing is fetched over
+    the network without --download. Exits with 1, naming the lines, where anything cannot be proved.
     """
     if images and data:
         raise click.UsageError("Name --images or --data, not both.")
     if split and not data:
         raise click.UsageError("--split is for --data; the split that FILE names is used.")
+    if engine != "ray" and (ray_address or workers):
+        raise click.UsageError("--ray-address and --workers are for --engine ray.")
     from acert_zoo.certificates.verdict_file import is_verdict_file
+
+    if len(files) > 1 or files[0].is_dir() or engine is not None:
+        given = read_model(model, onnx, mean, std) if model is not None or onnx is not None else None
+        source = images if data is None else _named_images(files, given, data, split, data_root, resize, download)
+        return verify_many(
+            files,
+            as_json,
+            model=given,
+            images=source,
+            data_root=data_root,
+            resize=resize,
+            download=download,
+            engine=engine or "local",
+            workers=workers,
+            ray_address=ray_address,
+            threads=jobs if engine == "ray" else default_threads(),
+        )
+    (file,) = files
 
     if is_verdict_file(file):
         return _verdicts(file, model, onnx, mean, std, images, resize, data, split, data_root, download, as_json)
@@ -70,9 +98,7 @@ def verify(
 
     given = read_model(model, onnx, mean, std) if model is not None or onnx is not None else None
 
-    source: Mapping[str, Tensor] | str | None = images
-    if data is not None:
-        source = _dataset_images(data, split or "test", data_root, [line.id for line in certificates.lines])
+    source = images if data is None else _named_images(files, given, data, split, data_root, resize, download)
     torch.set_num_threads(default_threads())
     with progress_bar("verifying", len(certificates.lines)) as progress:
         report = verify_file(
@@ -141,9 +167,32 @@ def _verdicts(
     return 0 if report.ok else 1
 
 
+def _named_images(
+    files: tuple[Path, ...],
+    model: nn.Module | None,
+    data: str,
+    split: str | None,
+    data_root: str | None,
+    resize: bool,
+    download: bool,
+) -> Mapping[str, Tensor]:
+    """The images of --data under their ids, read when they are asked for."""
+    from acert_zoo.certificates.file import read_file
+    from acert_zoo.certificates.merge import certificate_files
+    from acert_zoo.certificates.verify import named_model
+    from acert_zoo.data.open_source import open_source
+    from acert_zoo.data.pixel_source import ImagesByName
+
+    shape = None
+    if data not in dataset_names() and Path(data).exists():
+        header = read_file(certificate_files(files)[0], keep_altered=True).header
+        shape = getattr(named_model(header, download) if model is None else model, "input_shape", None)
+    return ImagesByName(open_source(data, shape, split=split, data_root=data_root, resize=resize))
+
+
 def _dataset_images(name: str, split: str, data_root: str | None, ids: list[str]) -> Mapping[str, Tensor]:
     """The images of a data set whose indices are among `ids`."""
-    from acert_zoo.certificates.recorded_images import index_of
+    from acert_zoo.data.array_source import index_of
     from acert_zoo.data.datasets import load_split, to_pixels
 
     arrays, _ = load_split(name, split, data_root)

@@ -57,6 +57,15 @@ def load_split(
     return images[chosen], labels[chosen]
 
 
+def training_images(name: str, data_root: str | os.PathLike[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(images uint8 [N, H, W, C], a memory map; labels int64 [N]): all training images, those held out included.
+
+    Errors as of `load_split`.
+    """
+    info = dataset_info(name, data_root)
+    return _read(info, _folder(info, "train", data_root, None), "train")
+
+
 def _folder(info: DatasetInfo, stem: str, data_root: str | os.PathLike[str] | None, download: bool | None) -> Path:
     """The folder that holds the NumPy files of one stem, made where they are not there yet."""
     root, named = dataset_root(data_root)

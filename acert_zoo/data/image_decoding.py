@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -45,16 +46,38 @@ class Decoded:
         return self.image.size
 
 
-def decode(path: str | os.PathLike[str]) -> Decoded:
+@dataclass(frozen=True)
+class EncodedImage:
+    """The content of an image file that lies in an archive, and its name there, for messages."""
+
+    name: str
+    content: bytes
+
+
+ImageFileLike = str | os.PathLike[str] | EncodedImage
+
+
+def image_name(file: ImageFileLike) -> str:
+    """What messages call the file."""
+    return file.name if isinstance(file, EncodedImage) else os.fspath(file)
+
+
+def _readable(file: ImageFileLike) -> Any:
+    """What Pillow opens."""
+    return io.BytesIO(file.content) if isinstance(file, EncodedImage) else file
+
+
+def decode(path: ImageFileLike) -> Decoded:
     """The file at `path`, turned as viewers turn it. Colour profiles are not applied."""
     from PIL import Image, UnidentifiedImageError
 
-    name = os.fspath(path)
-    check_plain_file(path, "image file")
+    name = image_name(path)
+    if not isinstance(path, EncodedImage):
+        check_plain_file(path, "image file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is lower than Pillow's
-            with Image.open(path, formats=FORMATS) as file:
+            with Image.open(_readable(path), formats=FORMATS) as file:
                 if file.width * file.height > MAX_PIXELS:
                     raise InvalidInputError(
                         f"image file {name!r} is too large: {file.width:,}x{file.height:,} pixels, "
@@ -77,7 +100,7 @@ def decode(path: str | os.PathLike[str]) -> Decoded:
         raise InvalidInputError(f"image file {name!r} cannot be read: {error}") from error
 
 
-def _samples(path: str | os.PathLike[str], name: str, file: ImageFile) -> Decoded:
+def _samples(path: ImageFileLike, name: str, file: ImageFile) -> Decoded:
     from PIL import Image, ImageOps
 
     raw = _raw_mode(file)
@@ -101,7 +124,7 @@ def _samples(path: str | os.PathLike[str], name: str, file: ImageFile) -> Decode
         )
     # Pillow keeps the high bytes alone. Read as if it were little-endian, the same file yields the low ones.
     high = np.asarray(_upright(file)).astype(np.uint16)
-    with Image.open(path, formats=("PNG",)) as again:
+    with Image.open(_readable(path), formats=("PNG",)) as again:
         codec, box, offset, _ = again.tile[0]
         again.tile = [(codec, box, offset, raw.replace("16B", "16L"))]  # type: ignore[list-item]
         samples = high * 256 + np.asarray(_upright(again))

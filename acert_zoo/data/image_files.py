@@ -6,14 +6,13 @@ colour that a model does not take are errors unless `resize` asks for the conver
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from acert_zoo.data.image_decoding import DEEP_GREY_MODES, Decoded, decode
+from acert_zoo.data.image_decoding import DEEP_GREY_MODES, Decoded, ImageFileLike, decode, image_name
 from acert_zoo.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -42,11 +41,11 @@ class ImageBatch:
     stretched: int
 
 
-def load_images(paths: Sequence[str | os.PathLike[str]], input_shape: Sequence[int], *, resize: bool = False) -> Tensor:
+def load_images(paths: Sequence[ImageFileLike], input_shape: Sequence[int], *, resize: bool = False) -> Tensor:
     """Raw pixels of image files, float32 [N, C, H, W] in [0, 1].
 
     Args:
-        paths: PNG, JPEG, WebP, BMP, TIFF or GIF files, in the order of the result.
+        paths: PNG, JPEG, WebP, BMP, TIFF or GIF files, or the content of such, in the order of the result.
         input_shape: (C, H, W) that the model takes; C is 1 (greyscale) or 3 (RGB).
         resize: scale an image of another size (bilinear, antialiased, aspect ratio not kept), turn colour into grey
             for C = 1, drop transparency, and convert other colour models to RGB. Without it, only conversions that
@@ -91,7 +90,7 @@ def picture_pixels(picture: Image, input_shape: Sequence[int], name: str) -> Ten
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
-def read_images(paths: Sequence[str | os.PathLike[str]], input_shape: Sequence[int], *, resize: bool) -> ImageBatch:
+def read_images(paths: Sequence[ImageFileLike], input_shape: Sequence[int], *, resize: bool) -> ImageBatch:
     """As `load_images`, but files that cannot be read are named in the result."""
     import torch
 
@@ -105,7 +104,7 @@ def read_images(paths: Sequence[str | os.PathLike[str]], input_shape: Sequence[i
     for position, path in enumerate(paths):
         try:
             image = decode(path)
-            pixels[len(read)] = _fit(image, os.fspath(path), channels, height, width, resize)
+            pixels[len(read)] = _fit(image, image_name(path), channels, height, width, resize)
         except InvalidInputError as error:
             unreadable[position] = str(error)
             continue

@@ -17,6 +17,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from acert_zoo._files import write_atomically
@@ -99,11 +100,16 @@ class AcertModel(nn.Module):
         return self.info.sha256 if unchanged else digest  # type: ignore[union-attr,return-value]
 
     def certifier(
-        self, *, method: str = BoundMethod.IBP, rounding: str = RoundingLevel.REAL_SOUND, budget: float | None = None
+        self,
+        *,
+        method: str = BoundMethod.IBP,
+        rounding: str = RoundingLevel.REAL_SOUND,
+        budget: float | None = None,
+        device: torch.device | None = None,
     ) -> NetworkCertifier:
         """What `acert_zoo.certify` uses for this model."""
         reading = read(self, self.input_shape)
-        return NetworkCertifier(reading.network, self.input_shape, method, rounding, budget, reading.agreement)
+        return NetworkCertifier(reading.network, self.input_shape, method, rounding, budget, reading.agreement, device)
 
     def predict_certified(self, images: Tensor, eps: str | float | Fraction) -> Any:
         """Labels with the guarantee that they do not change within `eps`; see

@@ -1,0 +1,125 @@
+"""Shards as tasks of Ray (https://docs.ray.io): on the cores of one machine, or unchanged on a cluster.
+
+The job, weights included, is put into Ray's object store once; a worker process takes it from there once. No more tasks
+are handed to Ray than keep the workers busy, so the driver holds the results of a few shards however many there are.
+Ray itself runs a shard again whose worker has died; an error of the shard's own is no reason to.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from acert_zoo._version import SOURCE
+from acert_zoo.certificates.engine import Outcome
+from acert_zoo.certificates.shard_job import ShardJob
+from acert_zoo.errors import InvalidInputError, MissingDependencyError
+
+RETRIES = 3  # of a shard whose worker died
+AHEAD = 2  # tasks per worker that Ray holds: one running, one waiting
+STARTS = 2  # of a session: on a busy machine Ray's processes may miss their own deadline of some 15 s
+STORE_BYTES = 256 * 2**20  # of a session on this machine; it holds the job and a few results of 100 KB
+_PREPARED: OrderedDict[bytes, Callable[[range], bytes]] = OrderedDict()  # of this worker process, by the job's object
+
+
+class RayEngine:
+    """Ray's workers: those of a session that is already open in this process, of a cluster, or of one begun here.
+
+    Args:
+        address: of a cluster ("auto", "10.0.0.1:6379", "ray://..."); None begins a session on this machine.
+        workers: how many shards run at a time; by default as many as the CPUs allow.
+        threads: CPUs of each.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+        InvalidInputError: there is no cluster at `address`, or it has too few CPUs for one worker.
+    """
+
+    def __init__(self, address: str | None = None, workers: int | None = None, threads: int = 1) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told what runs here
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"the engine needs Ray; install it with: pip install 'acert-zoo[ray] @ {SOURCE}'"
+            ) from error
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+            raise InvalidInputError(f"workers must be a positive integer, got {workers!r}")
+        self.ray: Any = ray
+        self.threads = threads
+        self.began = False
+        if not ray.is_initialized():
+            self._begin(address, workers)
+        room = int(ray.cluster_resources().get("CPU", 0)) // threads
+        if not room:
+            self.close()
+            raise InvalidInputError(f"Ray has no worker with {threads} CPUs; give fewer threads")
+        self.workers = room if workers is None else min(workers, room)
+
+    def run(self, job: ShardJob, shards: Iterable[tuple[int, range]]) -> Iterator[Outcome]:
+        ray = self.ray
+        task = ray.remote(num_cpus=self.threads, max_retries=RETRIES)(_run_shard)
+        reference = ray.put(job)
+        waiting: dict[Any, int] = {}
+        remaining = iter(shards)
+        # Where fewer workers are wanted than there are, nothing is handed over ahead of them.
+        ahead = self.workers * (AHEAD if self.workers * self.threads >= self._cpus() else 1)
+        try:
+            while True:
+                while len(waiting) < ahead and (following := next(remaining, None)) is not None:
+                    number, rows = following
+                    # In a list the reference arrives as one; the worker takes the job from the store where it has to.
+                    waiting[task.remote([reference], rows.start, rows.stop)] = number
+                if not waiting:
+                    return
+                done, _ = ray.wait(list(waiting), num_returns=1)
+                number = waiting.pop(done[0])
+                try:
+                    outcome = Outcome(number, ray.get(done[0]))
+                except ray.exceptions.RayTaskError as error:
+                    cause = error.cause
+                    outcome = Outcome(number, error=cause if isinstance(cause, Exception) else error)
+                except ray.exceptions.RayError as error:
+                    outcome = Outcome(number, error=error)
+                del done
+                yield outcome
+        finally:
+            for reference in waiting:
+                ray.cancel(reference, force=True)
+
+    def _begin(self, address: str | None, workers: int | None) -> None:
+        options: dict[str, Any] = {"address": address}
+        if address is None:
+            cpus = None if workers is None else workers * self.threads
+            options = {"num_cpus": cpus, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+        for attempt in range(1, STARTS + 1):
+            try:
+                self.ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **options)
+                break
+            except Exception as error:  # Ray's own types, and a bare Exception where its processes are late
+                self.ray.shutdown()
+                if address is not None or attempt == STARTS:
+                    where = "on this machine" if address is None else f"at {address!r}"
+                    raise InvalidInputError(f"there is no Ray session {where}: {error}") from error
+        self.began = True
+
+    def close(self) -> None:
+        """Ends the session, if it was begun here."""
+        if self.began:
+            self.ray.shutdown()
+
+    def _cpus(self) -> int:
+        return int(self.ray.cluster_resources().get("CPU", 0))
+
+
+def _run_shard(job: list[Any], start: int, stop: int) -> bytes:
+    """In a worker process: the content of one shard's file."""
+    import ray
+
+    key = job[0].binary()
+    if key not in _PREPARED:
+        _PREPARED.clear()  # one job's model at a time
+        _PREPARED[key] = ray.get(job[0]).prepare()
+    return _PREPARED[key](range(start, stop))
