@@ -70,8 +70,12 @@ def plot_certificates(result: Certificates, ax: Any = None, eps_max: Eps | None 
     eps = np.concatenate([[0.0], radii])
     certified = 100 * np.concatenate([len(radii) - np.arange(len(radii)), [0]]) / n
     # the share stays up to and including each radius: a step ends there
+    if eps_max is None and ax.lines:
+        top = max(top, ax.get_xlim()[1])  # the curve of another result that is in these axes stays whole
     ax.step(eps, certified, where="post", **{"label": result.model, **style})
     ax.set_xlim(0, top)
+    if len(ax.lines) > 1 and ax.get_legend_handles_labels()[1]:
+        ax.legend()
     ax.set_ylim(bottom=0)
     ax.set_xlabel("eps (pixel units)")
     ax.set_ylabel(f"certified accuracy, % of {len(result):,} images")

@@ -133,7 +133,7 @@ class Certificates(Sequence[Certificate]):
         """Draws certified accuracy (percent) over eps (pixel units) with matplotlib; returns the axes.
 
         Args:
-            ax: axes to draw into, for comparing several results; new ones by default.
+            ax: axes to draw into, for comparing several results (a legend names them); new ones by default.
             eps_max: where the axis ends, by default at the largest radius.
             style: of the line (`color`, `label`, ...).
 

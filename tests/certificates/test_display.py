@@ -41,6 +41,8 @@ def test_the_curve_is_the_certified_accuracy(result: Certificates) -> None:
     assert ax.get_xlim() == (0, 0.4)
     assert it.plot(ax=ax) is ax
     assert len(ax.get_lines()) == 2
+    assert ax.get_xlim() == (0, 0.4)  # a second curve does not cut the first one
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["mnist_kappa000"] * 2
     pyplot.close("all")
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,9 @@ from typing import Any
 import pytest
 
 from acert_zoo.gallery.build import CHECKOUT, build_site
+from scripts.site_pictures import ARGUMENTS, BROWSERS, browser_executable, served
 
 MODELS = ("mnist_kappa000", "mnist_cascade", "cifar10_kappa025")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-ARGUMENTS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
 
 
 @pytest.fixture(scope="session")
@@ -38,26 +32,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def address(site: Path) -> Iterator[str]:
     """Where a server on this machine offers the site."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments, directory=str(site))
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
+    with served(site) as at:
+        yield at
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """A headless Chromium; skips where there is none."""
     playwright = pytest.importorskip("playwright.sync_api")
-    executable = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    executable = browser_executable()
     if executable is None:
         pytest.skip(f"no browser is installed (looked for {', '.join(BROWSERS)})")
     with playwright.sync_playwright() as play:

@@ -75,18 +75,27 @@ async function takePhoto(file) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, (bitmap.width - side) / 2, (bitmap.height - side) / 2, side, side, 0, 0, width, height);
-  use(fromRgba(context.getImageData(0, 0, width, height).data, [channels, height, width]), `your photo, its middle scaled to ${width} × ${height}`);
+  const pixels = fromRgba(context.getImageData(0, 0, width, height).data, [channels, height, width]);
+  const onPaper = channels === 1 && pixels.reduce((sum, v) => sum + v, 0) > pixels.length / 2; // these models know bright strokes on black
+  use(onPaper ? pixels.map((v) => 1 - v) : pixels, `your photo, its middle scaled to ${width} × ${height}${onPaper ? ", dark and bright exchanged" : ""}`);
 }
 
 const pad = new DigitPad(byId("pad"), takeDigit);
 
 function takeDigit() {
   const pixels = pad.pixels();
-  if (pixels) use(pixels, "your digit, centred and scaled to 28 × 28");
+  if (pixels) return use(pixels, "your digit, centred and scaled to 28 × 28");
+  state.pixels = null;
+  state.run++;
+  byId("result").hidden = true;
+  byId("input-title").textContent = "";
+  byId("input").hidden = true;
+  if (state.certifier) says("Draw a digit.");
 }
 
 function use(pixels, title) {
   state.pixels = pixels;
+  byId("input").hidden = false;
   paint(byId("input"), pixels, state.model.input_shape);
   byId("input-title").textContent = title;
   return certify();
@@ -94,7 +103,7 @@ function use(pixels, title) {
 
 async function load() {
   byId("load").disabled = true;
-  says("Loading…");
+  says(`Fetching ONNX Runtime and the model, about ${Math.round(14 + state.model.bytes / 1e6)} MB…`);
   try {
     state.certifier = await Certifier.load(`${root()}data/bounds/${state.model.name}.onnx`, state.model.input_shape);
     byId("load").hidden = true;
@@ -152,7 +161,7 @@ async function bars() {
 byId("model").addEventListener("change", () => chooseModel(byId("model").value));
 for (const input of document.querySelectorAll("[name=source]")) input.addEventListener("change", chooseSource);
 byId("file").addEventListener("change", () => byId("file").files[0] && takePhoto(byId("file").files[0]));
-byId("wipe").addEventListener("click", () => pad.clear());
+byId("wipe").addEventListener("click", () => pad.clear(true));
 byId("load").addEventListener("click", load);
 let busy = false;
 let again = false;
