@@ -21,8 +21,8 @@ TEMPLATES = Path(__file__).with_name("templates")
 NAVIGATION = (
     ("index.html", "Trade-off"),
     ("wall.html", "Image wall"),
-    ("prove.html", "Prove it here"),
-    ("compare.html", "Compare your own"),
+    ("prove.html", "Prove it"),
+    ("compare.html", "Compare"),
 )
 
 

@@ -9,7 +9,7 @@ METHOD_TITLES = {
     "sabr": "SABR",
     "mtl-ibp": "MTL-IBP",
     "cascade": "Cascade",
-    "standard": "Standard training",
+    "standard": "Standard",
 }
 
 TERMS = {

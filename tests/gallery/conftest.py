@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from acert_zoo.gallery.build import CHECKOUT, build_site
+from acert_zoo.gallery.evaluations import read_evaluation
+from acert_zoo.zoo.registry import model_info
 from scripts.site_pictures import ARGUMENTS, BROWSERS, browser_executable, served
 
 MODELS = ("mnist_kappa000", "mnist_cascade", "cifar10_kappa025")
+ATTACKED = "mnist_kappa000"
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +29,24 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("Node.js is not installed")
     if not (CHECKOUT / "site" / "node_modules").is_dir():
         pytest.skip("npm's packages are not fetched: run npm ci in the folder site")
-    dest = tmp_path_factory.mktemp("gallery") / "site"
-    build_site(dest, names=MODELS)
+    checkout = tmp_path_factory.mktemp("gallery") / "checkout"
+    shutil.copytree(CHECKOUT / "evaluations", checkout / "evaluations")
+    (checkout / "site").symlink_to(CHECKOUT / "site")
+    store_attack(checkout / "evaluations", ATTACKED)
+    dest = checkout.parent / "site"
+    build_site(dest, checkout=checkout, names=MODELS)
     return dest
+
+
+def store_attack(evaluations: Path, name: str) -> None:
+    """An attack on the first 100 images as `training/attack.py` would store it: at 1.25 times each certified radius,
+    and nothing found for every tenth image."""
+    info = model_info(name)
+    distances = 1.25 * read_evaluation(evaluations, info).radii[:100]
+    distances[::10] = np.inf
+    np.save(evaluations / f"{info.versioned_name}.attacked.npy", distances)
+    document = json.dumps({"weights_sha256": info.sha256})
+    (evaluations / f"{info.versioned_name}.attack.json").write_text(document, encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from acert_zoo.data.registration import dataset_info
 from acert_zoo.gallery.build import CHECKOUT
 from acert_zoo.gallery.eps_grid import eps_grid
 from acert_zoo.gallery.evaluations import read_evaluation
-from tests.gallery.conftest import MODELS
+from tests.gallery.conftest import ATTACKED, MODELS
 
 PAGES = ("index.html", "wall.html", "prove.html", "compare.html", *(f"models/{name}.html" for name in MODELS))
 AXE = CHECKOUT / "site" / "node_modules" / "axe-core" / "axe.min.js"
@@ -88,11 +88,28 @@ def test_the_sliders_figures_are_those_of_certificates(page: Any, address: str) 
     grid = eps_grid(dataset_info("mnist"))
     for stop in (0, 1, 25, 40, 77, 100, 119, 120, 200, grid.last):
         page.locator("#eps").fill(str(stop))
-        shown = page.locator('#models [data-name="mnist_kappa000"] td').nth(3)
+        shown = page.locator('#models [data-name="mnist_kappa000"] td').nth(1)
         eps = grid.text(stop * grid.step)
         expect(page.locator("#eps-value"), eps)
         expected = 100 * certificates.certified_accuracy(eps)
         assert float(shown.inner_text()) == pytest.approx(np.floor(expected * 100 + 1e-6) / 100, abs=1e-9)
+
+
+def test_what_an_attack_left_is_shown_beside_what_is_certified(page: Any, address: str) -> None:
+    radii = read_evaluation(CHECKOUT / "evaluations", acert_zoo.model_info(ATTACKED)).radii[:100]
+    attacked = np.where(np.arange(100) % 10 == 0, np.inf, 1.25 * radii)
+    grid = eps_grid(dataset_info("mnist"))
+    ready(page, address + "index.html#mnist")
+    shown = page.locator(f'#models [data-name="{ATTACKED}"] td').nth(2)
+    for stop in (40, 120, grid.last):
+        page.locator("#eps").fill(str(stop))
+        expect(page.locator("#eps-value"), grid.text(stop * grid.step))
+        assert float(shown.inner_text()) == (attacked > float(stop * grid.step)).sum()
+    assert page.locator("#chart .gap.m-acert").count() == 1
+    assert page.locator('#models [data-name="mnist_cascade"] td').nth(2).inner_text() == "–"
+    ready(page, f"{address}models/{ATTACKED}.html")
+    assert page.locator("#curve .attack").count() == page.locator("#curve .curve-gap").count() == 1
+    expect(page.locator("#readout"), "of the first 100, an attack left")
 
 
 def test_the_table_sorts_filters_and_downloads(page: Any, address: str) -> None:

@@ -29,7 +29,9 @@ const table = new SortableTable(
   "certified",
 );
 
-const proofText = (m) => `${m.verifier.toUpperCase()}, ${m.rounding}`;
+function proofText(m) {
+  return `${m.verifier.toUpperCase()}, ${m.rounding}`;
+}
 
 /** What the attack left, in the table. */
 function attackedText(m) {
@@ -38,7 +40,9 @@ function attackedText(m) {
 }
 
 /** A name that narrow columns may break after its underscores. */
-const breakable = (name) => name.split(/(?<=_)/).flatMap((part, i) => (i ? [element("wbr"), part] : [part]));
+function breakable(name) {
+  return name.split(/(?<=_)/).flatMap((part, i) => (i ? [element("wbr"), part] : [part]));
+}
 
 function methodCell(m) {
   const icon = svg("svg", { viewBox: "-8 -8 16 16", width: 14, height: 14, "aria-hidden": "true", class: "key" }, marker(m.method, 90));

@@ -97,7 +97,7 @@ function detail(document_, i, k, pixels, shape) {
   if (!wrong(image)) facts.push(["certified radius", image.radius > 0 ? `${radiusText(image.radius, grey)} (exactly ${image.radius_text})` : "none could be proved"]);
   if (image.rival !== null) facts.push(["would take over first", `${classes[image.rival]} (the class whose margin is smallest at that radius)`]);
   if (image.member) facts.push(["answered by", image.member]);
-  facts.push(["proved by", `${image.method}, ${image.rounding}`]);
+  facts.push(["proved by", `${image.method.toUpperCase()}, ${image.rounding}`]);
   const pictures = [["darkest, x − r", -image.radius], ["the image, x", 0], ["brightest, x + r", image.radius]].map(([title, shift]) => {
     const canvas = element("canvas", { role: "img", "aria-label": `${title}` });
     paint(canvas, pixels, shape, shift);
