@@ -123,14 +123,14 @@ class BoxChange:
         self.loss = (1 + HEAD) * math.prod(1 + rule.outward for rule in self._rules) - 1
 
     @classmethod
-    def of(cls, network: Network, level: str) -> BoxChange | None:
+    def of(cls, network: Network, rounding: str) -> BoxChange | None:
         """The rules for a float32 network on the CPU; None where they do not hold or are not for.
 
         That is: other levels than real-sound, graphs that are no chain, other layers, weights that float32 may flush
         to zero, settings of torch under which its float32 products are no plain sums.
         """
         steps, after_affine = network.steps, False
-        if level != RoundingLevel.REAL_SOUND or any(step.inputs != (index,) for index, step in enumerate(steps)):
+        if rounding != RoundingLevel.REAL_SOUND or any(step.inputs != (index,) for index, step in enumerate(steps)):
             return None
         for index, step in enumerate(steps):
             if step not in RULES or (isinstance(step, Normalize) and index > 0):

@@ -44,7 +44,7 @@ class NetworkCertifier:
             )
         self.network, self.method, self.budget = network, method, budget
         self.search = RadiusSearch(network, rounding, device=device)
-        self.level = rounding
+        self.ibp_rounding = rounding  # of radii that interval bounds prove
         self.rounding = rounding if method == BoundMethod.IBP else RoundingLevel.FLOAT32  # what auto-LiRPA alone gives
         self.network_sha256 = network_sha256(network)
         self.input_shape, self.num_classes = input_shape, network.num_classes
@@ -58,7 +58,7 @@ class NetworkCertifier:
         label = prediction if labels is None else labels
         found = self.search(images, label, logits)
         radius, margin = found.radius, found.margin
-        method, roundings = [str(BoundMethod.IBP)] * len(label), [str(self.level)] * len(label)
+        method, roundings = [str(BoundMethod.IBP)] * len(label), [str(self.ibp_rounding)] * len(label)
         if self.method != BoundMethod.IBP:
             radius, margin = self._improve(images, label, prediction, radius, margin, method, roundings)
         if self.agreement is not None:

@@ -31,26 +31,26 @@ SMALLEST_VARIANCE = 1e-200  # of a BatchNorm, epsilon included: its root and quo
 _ONEDNN_MATH_MODES = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
 
 
-def check_network(network: Network, level: str) -> None:
-    """Checks that `level` can be claimed for this network.
+def check_network(network: Network, rounding: str) -> None:
+    """Checks that rounding level `rounding` can be claimed for this network.
 
     Raises:
         UnsupportedLayerError: a step without a rule at this level (BatchNorm at float32-deployed: fold it first).
         UnsoundSettingError: a tensor that is not float32 on the CPU or not finite; std <= 0; a variance below 0; an
             inner length n with (2n + 16) u >= 2^-27; at float32-deployed also n + 2 >= 2^23 and subnormals.
     """
-    rules = level_of(level).rules
+    rules = level_of(rounding).rules
     for index, step in enumerate(network.steps):
         name = f"step {index} ({step.name or type(step).__name__})"
         if step not in rules:
             raise UnsupportedLayerError(rules.refusal(step))
         n = step.inner_length
-        if (2 * n + 16) * U64 >= LARGEST_SUM_ERROR or (level == DEPLOYED and n + 2 >= LONGEST_DEPLOYED_SUM):
+        if (2 * n + 16) * U64 >= LARGEST_SUM_ERROR or (rounding == DEPLOYED and n + 2 >= LONGEST_DEPLOYED_SUM):
             raise UnsoundSettingError(f"{name}: {n} products per output are too many for the rounding bounds")
         for field in dataclasses.fields(step):
             value = getattr(step, field.name)
             if isinstance(value, Tensor):
-                _check_tensor(value, f"{name}: {field.name}", level)
+                _check_tensor(value, f"{name}: {field.name}", rounding)
         if isinstance(step, Normalize) and not bool((step.std > 0).all()):
             raise UnsoundSettingError(f"{name}: std must be > 0, is {step.std.tolist()}")
         if isinstance(step, BatchNorm) and not (
@@ -61,7 +61,7 @@ def check_network(network: Network, level: str) -> None:
             raise UnsoundSettingError(f"{name}: needs var >= 0, epsilon >= 0 and var + epsilon > 0, epsilon < 2^100")
 
 
-def _check_tensor(t: Tensor, name: str, level: str) -> None:
+def _check_tensor(t: Tensor, name: str, rounding: str) -> None:
     if t.dtype != torch.float32:
         raise UnsoundSettingError(f"{name} is {t.dtype}; the claim is about stored float32 weights")
     if t.device.type != "cpu" or t.layout != torch.strided:
@@ -70,7 +70,7 @@ def _check_tensor(t: Tensor, name: str, level: str) -> None:
         )
     if not bool(torch.isfinite(t).all()):
         raise UnsoundSettingError(f"{name} holds values that are not finite")
-    if level == DEPLOYED and bool(has_subnormal(t)):
+    if rounding == DEPLOYED and bool(has_subnormal(t)):
         raise UnsoundSettingError(
             f"{name} holds subnormal float32 values, which a program may flush to zero; set them to 0, or use "
             f"{REAL_SOUND}"
@@ -83,8 +83,8 @@ def has_subnormal(t: Tensor) -> Tensor:
     return ((magnitude > 0) & (magnitude < 0x00800000)).any()
 
 
-def check_backend(level: str) -> None:
-    """Checks the settings of torch under which `level` can be claimed.
+def check_backend(rounding: str) -> None:
+    """Checks the settings of torch under which rounding level `rounding` can be claimed.
 
     real-sound relies only on this process's float64 arithmetic: no autocast, subnormals kept.
     float32-deployed is a claim about the float32 CPU program, so also: x86-64, oneDNN on or NNPACK off (NNPACK's
@@ -93,12 +93,12 @@ def check_backend(level: str) -> None:
     Raises:
         UnsoundSettingError: naming the setting and the value it needs.
     """
-    proved_level(level)
+    proved_level(rounding)
     if torch.is_autocast_enabled("cpu"):
         raise UnsoundSettingError("autocast is on for the CPU; certify outside torch.autocast")
     if flushes_subnormals():
         raise UnsoundSettingError("subnormal numbers are flushed to zero; call torch.set_flush_denormal(False)")
-    if level != DEPLOYED:
+    if rounding != DEPLOYED:
         return
     if platform.machine().lower() not in ("x86_64", "amd64"):
         raise UnsoundSettingError(f"{DEPLOYED} is claimed on x86-64 CPUs only, this is {platform.machine()!r}")

@@ -205,40 +205,42 @@ def per_channel(t: Tensor, like: Tensor) -> Tensor:
     return t.view(1, -1, *(1,) * (like.dim() - 2))
 
 
-def _map_of_weights(level: RealSound, step: Affine, center: _Map, spread: _Map, depth: int, suited: bool) -> AffineMap:
+def _map_of_weights(
+    arithmetic: RealSound, step: Affine, center: _Map, spread: _Map, depth: int, suited: bool
+) -> AffineMap:
     weight_sums = step.weight.abs().flatten(1).sum(1)
-    terms = level.terms(step.inner_length, depth)
+    terms = arithmetic.terms(step.inner_length, depth)
     t = slack(weight_sums, step.bias, terms)
     sooner = Nonnegative(step, t, terms) if suited and isinstance(step, Conv) and terms.mid <= 2**-5 else None
     return AffineMap(center, spread, t, terms, float(weight_sums.max()), float(step.bias.abs().max()), sooner)
 
 
-def _linear_map(level: RealSound, step: Linear) -> AffineMap:
-    return _map_of_weights(level, step, *blocked_linear(step.weight, step.bias), False)
+def _linear_map(arithmetic: RealSound, step: Linear) -> AffineMap:
+    return _map_of_weights(arithmetic, step, *blocked_linear(step.weight, step.bias), False)
 
 
-def _conv_map(level: RealSound, step: Conv) -> AffineMap:
+def _conv_map(arithmetic: RealSound, step: Conv) -> AffineMap:
     center, spread, depth = blocked_conv(step, step.weight, step.bias)
     suited = suits(step)
     if suited:  # one k for both ways, which nesting needs: a gate sees batches of any size
         depth = max(depth, shifted_depth(step))
-    return _map_of_weights(level, step, center, spread, depth, suited)
+    return _map_of_weights(arithmetic, step, center, spread, depth, suited)
 
 
-def _pooling_map(level: RealSound, step: AvgPool) -> AffineMap:
+def _pooling_map(arithmetic: RealSound, step: AvgPool) -> AffineMap:
     """W = 1/n in every place: n - 1 additions and one division, no bias."""
     n, one = step.inner_length, torch.ones(1, dtype=torch.float64)
-    terms = level.terms(n, n, pooling=True)
+    terms = arithmetic.terms(n, n, pooling=True)
     return AffineMap(step, step, slack(one, 0 * one, terms), terms, float(n), 0.0)
 
 
-def _batchnorm_map(level: RealSound, step: BatchNorm) -> AffineMap:
+def _batchnorm_map(arithmetic: RealSound, step: BatchNorm) -> AffineMap:
     """gamma / sqrt(var + epsilon) v + beta of a v that is centred already.
 
     W = gamma / sqrt(var + epsilon) has up to three roundings of its own: K >= g(L + 7) is needed. It is 0 or at least
     2^-149 / 2^64, so that tiny |W| >= 2^-1013, which is still above U = 3 * 2^-1021.
     """
-    terms = level.terms(1, 1)
+    terms = arithmetic.terms(1, 1)
     scale, bias = step.gamma / torch.sqrt(step.var + step.epsilon), step.beta
     return AffineMap(
         lambda m: m * per_channel(scale, m) + per_channel(bias, m),

@@ -36,7 +36,7 @@ class RigorousNetwork:
 
     Args:
         network: float32, on the CPU (`acert_zoo.network.tracing.trace`). Later changes of its weights are not seen.
-        level: "real-sound" (a statement about the real-valued network with the stored weights) or "float32-deployed"
+        rounding: "real-sound" (a statement about the real-valued network with the stored weights) or "float32-deployed"
             (about its float32 program too).
         constant: c >= 1 of the rule P_c; larger constants give slightly wider, nested bounds (cascades use 5 and 25).
 
@@ -47,14 +47,14 @@ class RigorousNetwork:
         UnsoundSettingError, UnsupportedLayerError: the level cannot be claimed; see `preconditions.check_network`.
     """
 
-    def __init__(self, network: Network, level: str = RoundingLevel.REAL_SOUND, *, constant: float = 1.0) -> None:
-        preconditions.check_network(network, level)
-        preconditions.check_backend(level)
+    def __init__(self, network: Network, rounding: str = RoundingLevel.REAL_SOUND, *, constant: float = 1.0) -> None:
+        preconditions.check_network(network, rounding)
+        preconditions.check_backend(rounding)
         if not 1 <= constant <= 1024:
             raise InvalidInputError(f"constant {constant!r} must lie in [1, 1024]")
-        self.level, self.constant = level, float(constant)
+        self.rounding, self.constant = rounding, float(constant)
         self.network = network.to(torch.float64)
-        rules = level_of(level)
+        rules = level_of(rounding)
         arithmetic = rules.arithmetic(self.constant)
         self._rules = [rules.rules[step](arithmetic, step) for step in self.network.steps[:-1]]
         self.head = rules.margin_rows(self.network.head, self.constant)
@@ -80,7 +80,7 @@ class RigorousNetwork:
             InvalidInputError: wrong dtype or shape, pixels outside [0, 1], labels out of range, eps negative or NaN.
             UnsoundSettingError: see `preconditions.check_backend`.
         """
-        preconditions.check_backend(self.level)
+        preconditions.check_backend(self.rounding)
         eps = self._check(images, labels, eps)
         sizes = range(0, len(images), _CHUNK)
         parts = [self._margins(images[i : i + _CHUNK], labels[i : i + _CHUNK], eps[i : i + _CHUNK]) for i in sizes]
@@ -93,7 +93,7 @@ class RigorousNetwork:
         Arguments and errors as for `margins`. `watch(first, index, x)` sees the intervals x at ReLU `index` of the
         images from `first` on, before they are overwritten.
         """
-        preconditions.check_backend(self.level)
+        preconditions.check_backend(self.rounding)
         lower, alive = self._lower(images, labels, self._check(images, labels, eps), watch)
         return refuse_unproved(lower, alive.unsqueeze(1)).scatter_(1, labels.unsqueeze(1), math.inf)
 
@@ -108,7 +108,7 @@ class RigorousNetwork:
         `refine(index, earlier, box)` may return a tighter box of value `index` than `box`, if it can prove one from
         the boxes of the earlier values (`rigorous_crown.py`); later values then profit from it.
         """
-        preconditions.check_backend(self.level)
+        preconditions.check_backend(self.rounding)
         labels = torch.zeros(len(images), dtype=torch.int64)
         return self.boxes(input_box(images, self._check(images, labels, eps)), refine)
 

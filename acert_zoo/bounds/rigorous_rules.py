@@ -50,31 +50,31 @@ class Use(NamedTuple):
 Rule = Callable[[Sequence[Interval], Use], Interval]  # boxes of a step's inputs -> box of its output
 
 
-def _affine(level: RealSound, step: Step) -> Rule:
-    prepared = level.prepare(step)
-    return lambda boxes, use: level.affine(prepared, boxes[0], use.alive, nonnegative=use.nonnegative)
+def _affine(arithmetic: RealSound, step: Step) -> Rule:
+    prepared = arithmetic.prepare(step)
+    return lambda boxes, use: arithmetic.affine(prepared, boxes[0], use.alive, nonnegative=use.nonnegative)
 
 
-def _batchnorm(level: RealSound, step: BatchNorm) -> Rule:
+def _batchnorm(arithmetic: RealSound, step: BatchNorm) -> Rule:
     """gamma (x - mean) / sqrt(var + epsilon) + beta: x - mean as in Normalize, then the affine rule."""
-    prepared = level.prepare(step)
+    prepared = arithmetic.prepare(step)
 
     def rule(boxes: Sequence[Interval], use: Use) -> Interval:
         x, mean = boxes[0], per_channel(step.mean, boxes[0].lower)
-        return level.affine(prepared, Interval(down(x.lower - mean), up(x.upper - mean)), use.alive)
+        return arithmetic.affine(prepared, Interval(down(x.lower - mean), up(x.upper - mean)), use.alive)
 
     return rule
 
 
-def _normalize(level: RealSound, step: Normalize) -> Rule:
-    return lambda boxes, use: level.normalize(step, boxes[0], use.alive)
+def _normalize(arithmetic: RealSound, step: Normalize) -> Rule:
+    return lambda boxes, use: arithmetic.normalize(step, boxes[0], use.alive)
 
 
-def _add(level: RealSound, step: Step) -> Rule:
-    return lambda boxes, use: level.add(boxes[0], boxes[1], use.alive)
+def _add(arithmetic: RealSound, step: Step) -> Rule:
+    return lambda boxes, use: arithmetic.add(boxes[0], boxes[1], use.alive)
 
 
-def _relu(level: RealSound, step: Step) -> Rule:
+def _relu(arithmetic: RealSound, step: Step) -> Rule:
     def rule(boxes: Sequence[Interval], use: Use) -> Interval:
         (x,) = boxes
         if use.overwrite:
@@ -84,19 +84,19 @@ def _relu(level: RealSound, step: Step) -> Rule:
     return rule
 
 
-def _sigmoid(level: RealSound, step: Step) -> Rule:
-    return lambda boxes, use: level.function(sigmoid_box, boxes[0], use.alive)
+def _sigmoid(arithmetic: RealSound, step: Step) -> Rule:
+    return lambda boxes, use: arithmetic.function(sigmoid_box, boxes[0], use.alive)
 
 
-def _tanh(level: RealSound, step: Step) -> Rule:
-    return lambda boxes, use: level.function(tanh_box, boxes[0], use.alive)
+def _tanh(arithmetic: RealSound, step: Step) -> Rule:
+    return lambda boxes, use: arithmetic.function(tanh_box, boxes[0], use.alive)
 
 
-def _sign(level: RealSound, step: Step) -> Rule:
-    return lambda boxes, use: level.sign(boxes[0], use.alive)
+def _sign(arithmetic: RealSound, step: Step) -> Rule:
+    return lambda boxes, use: arithmetic.sign(boxes[0], use.alive)
 
 
-def _selection(level: RealSound, step: Step) -> Rule:
+def _selection(arithmetic: RealSound, step: Step) -> Rule:
     """Every output is an entry of the inputs, or 0: monotone, and free of rounding."""
     return lambda boxes, use: Interval(step(*(v.lower for v in boxes)), step(*(v.upper for v in boxes)))
 

@@ -55,8 +55,8 @@ class _Member:
         try:
             reading = read(module, input_shape)
             network = reading.network
-            level = RoundingLevel.REAL_SOUND if gate is not None else rounding
-            self.inner, self.search = RigorousNetwork(network, level), RadiusSearch(network, level)
+            own = RoundingLevel.REAL_SOUND if gate is not None else rounding
+            self.inner, self.search = RigorousNetwork(network, own), RadiusSearch(network, own)
             self.agreement = reading.agreement
         except (UnsupportedLayerError, UnsoundSettingError, InvalidInputError):
             if gate is not None:
