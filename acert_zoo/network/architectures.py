@@ -78,7 +78,8 @@ class CNN(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+        logits: Tensor = self.layers(x)
+        return logits
 
 
 def _conv_size(size: int, kernel: int, stride: int) -> int:
@@ -158,7 +159,8 @@ class Residual(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.main(x) + self.shortcut(x))
+        out: Tensor = self.relu(self.main(x) + self.shortcut(x))
+        return out
 
 
 class ResNet(nn.Module):
@@ -211,7 +213,8 @@ class ResNet(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+        logits: Tensor = self.layers(x)
+        return logits
 
 
 def _refuse_absurd_resnet(

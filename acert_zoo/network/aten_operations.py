@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -50,7 +51,18 @@ def _addmm(c: Call, bias: Any, x: Any, weight: Any, *, beta: float = 1, alpha: f
 
 
 @rule("convolution.default")
-def _convolution(c: Call, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups) -> Value:
+def _convolution(
+    c: Call,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Value:
     check_constants(weight, bias)
     x = value_of(x)
     if transposed:
@@ -68,7 +80,9 @@ def _convolution(c: Call, x, weight, bias, stride, padding, dilation, transposed
 
 
 @rule("_native_batch_norm_legit_no_training.default")
-def _batch_norm(c: Call, x, weight, bias, mean, var, momentum, eps) -> tuple[Value, None, None]:
+def _batch_norm(
+    c: Call, x: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float
+) -> tuple[Value, None, None]:
     check_constants(weight, bias, mean, var)
     return ops.batch_norm(c.b, c.name, value_of(x), mean, var, weight, bias, eps=eps), None, None
 

@@ -14,27 +14,45 @@ from acert_zoo.network.builder import Unsupported, Value
 
 
 def _image(x: Any) -> Value:
-    if len(value_of(x).known_shape) != 3:
-        raise Unsupported(f"pooling of a value of shape {x.known_shape} per sample")
-    return x
+    value = value_of(x)
+    if len(value.known_shape) != 3:
+        raise Unsupported(f"pooling of a value of shape {value.known_shape} per sample")
+    return value
 
 
 @rule("max_pool2d_with_indices.default")
-def _max_pool(c: Call, x, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False) -> tuple[Value, None]:
+def _max_pool(
+    c: Call,
+    x: Any,
+    kernel_size: ops.Size,
+    stride: ops.Size = (),
+    padding: ops.Size = 0,
+    dilation: ops.Size = 1,
+    ceil_mode: bool = False,
+) -> tuple[Value, None]:
     ceil_mode = ceil_mode and not _whole_windows(_image(x), kernel_size, stride, padding)
     return ops.max_pool2d(c.b, c.name, _image(x), kernel_size, stride, padding, dilation, ceil_mode), None
 
 
 @rule("avg_pool2d.default")
-def _avg_pool(c: Call, x, kernel_size, stride=(), padding=0, ceil_mode=False, counted=True, divisor=None) -> Value:
+def _avg_pool(
+    c: Call,
+    x: Any,
+    kernel_size: ops.Size,
+    stride: ops.Size = (),
+    padding: ops.Size = 0,
+    ceil_mode: bool = False,
+    counted: bool = True,
+    divisor: int | None = None,
+) -> Value:
     ceil_mode = ceil_mode and not _whole_windows(_image(x), kernel_size, stride, padding)
     return ops.avg_pool2d(c.b, c.name, _image(x), kernel_size, stride, padding, ceil_mode, counted, divisor)
 
 
-def _whole_windows(x: Value, kernel_size: Any, stride: Any, padding: Any) -> bool:
+def _whole_windows(x: Value, kernel_size: ops.Size, stride: ops.Size, padding: ops.Size) -> bool:
     """Whether ceil_mode changes nothing, since windows of the stride fill the padded image."""
     kernel, pad = ops.pair(kernel_size), ops.pair(padding)
-    steps = ops.pair(stride) if stride not in (None, (), []) else kernel
+    steps = kernel if stride == () or stride == [] else ops.pair(stride)
     sizes = zip(x.known_shape[1:], kernel, steps, pad, strict=True)
     return all((size + 2 * p - k) % s == 0 for size, k, s, p in sizes)
 
@@ -124,7 +142,9 @@ def _slice(c: Call, x: Any, dim: int = 0, start: Any = None, end: Any = None, st
 
 
 @rule("slice_scatter.default")
-def _slice_scatter(c: Call, x, source, dim=0, start=None, end=None, step=1) -> Value:
+def _slice_scatter(
+    c: Call, x: Any, source: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> Any:
     """x with `source` in place of a slice."""
     if _whole_batch(dim, start, end, step):
         return source
@@ -199,10 +219,11 @@ def _split(c: Call, x: Any, sizes: Any, dim: int = 0) -> tuple[Value, ...]:
 
 @rule("flip.default")
 def _flip(c: Call, x: Any, dims: Any) -> Value:
+    value = value_of(x)
     for dim in dims:
-        axis = axis_of(value_of(x), dim)
-        x = composed.take(c.b, c.name, x, axis, range(x.known_shape[axis])[::-1])
-    return x
+        axis = axis_of(value, dim)
+        value = composed.take(c.b, c.name, value, axis, range(value.known_shape[axis])[::-1])
+    return value
 
 
 @rule("index_select.default")
@@ -214,10 +235,11 @@ def _index_select(c: Call, x: Any, dim: int, index: Any) -> Value:
 
 @rule("constant_pad_nd.default")
 def _pad(c: Call, x: Any, padding: Any, value: Any = 0.0) -> Value:
-    x = value_of(x)
-    if len(padding) > 2 * len(x.known_shape) and any(padding[2 * len(x.known_shape) :]):
+    out = value_of(x)
+    axes = len(out.known_shape)
+    if any(padding[2 * axes :]):
         raise Unsupported("padding the batch axis")
-    for i in range(min(len(padding) // 2, len(x.known_shape))):
+    for i in range(min(len(padding) // 2, axes)):
         before, after = int(padding[2 * i]), int(padding[2 * i + 1])
-        x = composed.pad(c.b, c.name, x, len(x.known_shape) - 1 - i, before, after, float(value))
-    return x
+        out = composed.pad(c.b, c.name, out, axes - 1 - i, before, after, float(value))
+    return out

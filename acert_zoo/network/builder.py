@@ -23,7 +23,6 @@ SUPPORTED = (
     "flatten, reshape, permute, squeeze, slices, cat, zero padding, addition, scaling and shifting by constants, mean, "
     "sum and maximum over axes of an image, dropout (eval), identity"
 )
-BATCH = 7919  # stands for the batch size wherever code asks for a shape: no layer size is likely to equal this prime
 
 
 class Unsupported(Exception):

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from acert_zoo.network import architectures, graph
 from acert_zoo.network import trace_operations as ops
+from acert_zoo.network.builder import Builder, Unsupported, Value
 from acert_zoo.network.module_state import GLOBAL_HOOKS
-from acert_zoo.network.trace_operations import Builder, Unsupported, Value
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
 _METHODS = ("forward", "__call__", "_call_impl", "_wrapped_call_impl", "_conv_forward", "__getattr__")
@@ -48,7 +48,7 @@ def _average(b: Builder, name: str, m: Any, x: Value) -> Value:
 def _flatten(b: Builder, name: str, m: Any, x: Value) -> Value:
     if (m.start_dim, m.end_dim) != (1, -1):
         raise _Unknown
-    return ops.flatten(b, name, x, 1)
+    return ops.flatten(b, name, x)
 
 
 def _residual(b: Builder, name: str, m: Any, x: Value) -> Value:

@@ -8,26 +8,37 @@ to which handler stands in `aten_operations.py`; handlers of more than one step 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from acert_zoo.network import graph
-from acert_zoo.network.builder import BATCH, SUPPORTED, Builder, Unsupported, Value
+from acert_zoo.network.builder import Builder, Unsupported, Value
 
-__all__ = ["BATCH", "SUPPORTED", "Builder", "Unsupported", "Value"]
+Size: TypeAlias = int | Sequence[int]  # one number for both image axes, or one each
+Operand: TypeAlias = Value | Tensor | float
 
 
-def pair(value: Any) -> tuple[int, int]:
+def pair(value: Size) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1 if len(value) > 1 else 0]))
 
 
 # --- affine -----------------------------------------------------------------------------------------------------
 
 
-def conv2d(b, name, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Value:
+def conv2d(
+    b: Builder,
+    name: str,
+    x: Value,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Value:
     if isinstance(padding, str):
         extent = [d * (k - 1) for d, k in zip(pair(dilation), weight.shape[2:], strict=True)]
         if padding == "same" and any(e % 2 for e in extent):
@@ -46,22 +57,31 @@ def conv2d(b, name, x, weight, bias=None, stride=1, padding=0, dilation=1, group
     )
 
 
-def linear(b, name, x, weight, bias=None) -> Value:
+def linear(b: Builder, name: str, x: Value, weight: Tensor, bias: Tensor | None = None) -> Value:
     if x.shape is not None and len(x.shape) != 1:
         raise Unsupported(f"a Linear layer on values of shape {x.shape}; flatten first")
     bias = bias if bias is not None else weight.new_zeros(weight.shape[0])
     return b.add(graph.Linear, name, x, weight=weight, bias=bias)
 
 
-def batch_norm(b, name, x, mean, var, gamma=None, beta=None, training=False, momentum=0.1, eps=1e-5) -> Value:
-    if training or mean is None or var is None:
+def batch_norm(
+    b: Builder,
+    name: str,
+    x: Value,
+    mean: Tensor | None,
+    var: Tensor | None,
+    gamma: Tensor | None = None,
+    beta: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Value:
+    if mean is None or var is None:
         raise Unsupported("BatchNorm without fixed statistics")
     gamma = gamma if gamma is not None else torch.ones_like(mean)
     beta = beta if beta is not None else torch.zeros_like(mean)
     return b.add(graph.BatchNorm, name, x, gamma=gamma, beta=beta, mean=mean, var=var, epsilon=eps)
 
 
-def _constant(b: Builder, x: Value, value: Any) -> Tensor:
+def _constant(b: Builder, x: Value, value: Tensor | float) -> Tensor:
     """A number or tensor as it is added to or multiplied with x: [C] if it varies along axis 1 only, else x's shape."""
     t = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64, device="cpu")
     if t.numel() == 1 and t.dim() <= 1 + len(x.shape or ()):
@@ -78,7 +98,7 @@ def _constant(b: Builder, x: Value, value: Any) -> Tensor:
     return t.reshape(shape[1:]).expand(x.known_shape)
 
 
-def shift(b, name, x: Value, by: Any) -> Value:
+def shift(b: Builder, name: str, x: Value, by: Tensor | float) -> Value:
     """x - by."""
     by = _constant(b, x, by)
     if by.dim() <= 1:
@@ -88,7 +108,7 @@ def shift(b, name, x: Value, by: Any) -> Value:
     return to_shape(b, name, b.add(graph.Normalize, name, flat, mean=by, std=torch.ones_like(by)), x.known_shape)
 
 
-def scale(b, name, x: Value, by: Any) -> Value:
+def scale(b: Builder, name: str, x: Value, by: Tensor | float) -> Value:
     """x * by, as a layer with one weight a channel, or a value."""
     return _scale(b, name, x, _constant(b, x, by))
 
@@ -96,7 +116,7 @@ def scale(b, name, x: Value, by: Any) -> Value:
 _LARGEST_DIAGONAL = 256  # channels; a matrix would be mostly zeros beyond it
 
 
-def _scale(b, name, x: Value, by: Tensor) -> Value:
+def _scale(b: Builder, name: str, x: Value, by: Tensor) -> Value:
     """x * by for `by` of shape [C] or x's: a diagonal matrix, or a 1x1 convolution with as many groups as weights."""
     shape = x.known_shape
     if len(shape) == 1 and shape[0] <= _LARGEST_DIAGONAL:
@@ -110,23 +130,30 @@ def _scale(b, name, x: Value, by: Tensor) -> Value:
     return to_shape(b, name, x, shape)
 
 
-def add(b, name, x, y, alpha=1) -> Value:
+def add(b: Builder, name: str, x: Operand, y: Operand, alpha: float = 1) -> Value:
     if alpha != 1:
         y = scale(b, name, y, alpha) if isinstance(y, Value) else _exact_product(b, y, alpha)
     if isinstance(x, Value) and isinstance(y, Value):
         if x.shape != y.shape:
             raise Unsupported(f"adding values of shapes {x.shape} and {y.shape} (broadcasting)")
         return b.add(graph.Add, name, x, y)
-    return shift(b, name, x, -y) if isinstance(x, Value) else shift(b, name, y, -x)
+    if isinstance(x, Value):
+        assert not isinstance(y, Value)
+        return shift(b, name, x, -y)
+    if isinstance(y, Value):
+        return shift(b, name, y, -x)
+    raise Unsupported("the sum of two constants")
 
 
-def sub(b, name, x, y, alpha=1) -> Value:
+def sub(b: Builder, name: str, x: Operand, y: Operand, alpha: float = 1) -> Value:
     if isinstance(y, Value):
         return add(b, name, x, scale(b, name, y, -alpha))
+    if not isinstance(x, Value):
+        raise Unsupported("the difference of two constants")
     return shift(b, name, x, y if alpha == 1 else _exact_product(b, y, alpha))
 
 
-def _exact_product(b: Builder, y: Any, alpha: float) -> Tensor:
+def _exact_product(b: Builder, y: Tensor | float, alpha: float) -> Tensor:
     """alpha * y where no rounding takes place: the real-valued network is the one with these very constants."""
     y = y if isinstance(y, Tensor) else torch.tensor(float(y), dtype=torch.float64, device="cpu").to(b.dtype)
     product, exact = y * alpha, y.double() * alpha
@@ -135,13 +162,17 @@ def _exact_product(b: Builder, y: Any, alpha: float) -> Tensor:
     return product
 
 
-def mul(b, name, x, y) -> Value:
-    if isinstance(x, Value) and isinstance(y, Value):
-        raise Unsupported("the product of two values that depend on the input")
-    return scale(b, name, x, y) if isinstance(x, Value) else scale(b, name, y, x)
+def mul(b: Builder, name: str, x: Operand, y: Operand) -> Value:
+    if isinstance(x, Value) == isinstance(y, Value):
+        raise Unsupported("the product of two values that depend on the input, or of two constants")
+    if isinstance(x, Value):
+        assert not isinstance(y, Value)
+        return scale(b, name, x, y)
+    assert isinstance(y, Value)
+    return scale(b, name, y, x)
 
 
-def div(b, name, x, y) -> Value:
+def div(b: Builder, name: str, x: Operand, y: Operand) -> Value:
     """x / y; (u - mean) / std becomes one Normalize step."""
     if not isinstance(x, Value) or isinstance(y, Value):
         raise Unsupported("division by a value that depends on the input")
@@ -163,46 +194,61 @@ def div(b, name, x, y) -> Value:
 # --- elementwise, pooling, rearranging ----------------------------------------------------------------------------
 
 
-def relu(b, name, x, inplace=False) -> Value:
+def relu(b: Builder, name: str, x: Value) -> Value:
     return b.add(graph.ReLU, name, x)
 
 
-def identity(b, name, x, *_args, **_kwargs) -> Value:
-    return x
-
-
-def dropout(b, name, x, p=0.5, training=True, inplace=False) -> Value:
+def dropout(b: Builder, name: str, x: Value, p: float = 0.5, training: bool = True) -> Value:
     if training and p:
         raise Unsupported("dropout in train mode; call model.eval()")
     return x
 
 
-def max_pool2d(b, name, x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
-    if ceil_mode or return_indices or pair(dilation) != (1, 1):
-        raise Unsupported("max pooling with ceil_mode, dilation or indices")
+def max_pool2d(
+    b: Builder,
+    name: str,
+    x: Value,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> Value:
+    if ceil_mode or pair(dilation) != (1, 1):
+        raise Unsupported("max pooling with ceil_mode or dilation")
     return _pool(b, graph.MaxPool, name, x, kernel_size, stride, padding)
 
 
 def avg_pool2d(
-    b, name, x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
-):
+    b: Builder,
+    name: str,
+    x: Value,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Value:
     if ceil_mode or divisor_override is not None or (pair(padding) != (0, 0) and not count_include_pad):
         raise Unsupported("average pooling with ceil_mode, divisor_override or padding left out of the mean")
     return _pool(b, graph.AvgPool, name, x, kernel_size, stride, padding)
 
 
-def _pool(b, kind, name, x, kernel_size, stride, padding) -> Value:
+def _pool(
+    b: Builder, kind: type[graph.Step], name: str, x: Value, kernel_size: Size, stride: Size | None, padding: Size
+) -> Value:
     kernel = pair(kernel_size)
-    stride = pair(stride) if stride not in (None, (), []) else kernel
-    return b.add(kind, name, x, kernel_size=kernel, stride=stride, padding=pair(padding))
+    steps = kernel if stride is None or stride == () or stride == [] else pair(stride)
+    return b.add(kind, name, x, kernel_size=kernel, stride=steps, padding=pair(padding))
 
 
-def _adaptive(kind) -> Callable:
-    def pool(b, name, x, output_size, return_indices=False) -> Value:
+def _adaptive(kind: type[graph.Step]) -> Callable[[Builder, str, Value, int | Sequence[int | None] | None], Value]:
+    def pool(b: Builder, name: str, x: Value, output_size: int | Sequence[int | None] | None) -> Value:
         _, *sizes = x.known_shape
         wanted = (output_size,) * 2 if isinstance(output_size, int) or output_size is None else output_size
         targets = [s if o is None else o for s, o in zip(sizes, wanted, strict=True)]
-        if return_indices or any(s % o for s, o in zip(sizes, targets, strict=True)):
+        if any(s % o for s, o in zip(sizes, targets, strict=True)):
             raise Unsupported(f"adaptive pooling of {tuple(sizes)} to {tuple(targets)}: windows of unequal size")
         kernel = tuple(s // o for s, o in zip(sizes, targets, strict=True))
         return x if kernel == (1, 1) else _pool(b, kind, name, x, kernel, kernel, 0)
@@ -213,38 +259,11 @@ def _adaptive(kind) -> Callable:
 adaptive_avg_pool2d, adaptive_max_pool2d = _adaptive(graph.AvgPool), _adaptive(graph.MaxPool)
 
 
-def mean(b, name, x, dim=None, keepdim=False) -> Value:
-    axes = 1 + len(x.known_shape)
-    if dim is None or axes != 4 or {d % axes for d in (dim if isinstance(dim, (tuple, list)) else (dim,))} != {2, 3}:
-        raise Unsupported("mean over other axes than both image axes")
-    pooled = adaptive_avg_pool2d(b, name, x, 1)
-    return pooled if keepdim else flatten(b, name, pooled, 1)
+def flatten(b: Builder, name: str, x: Value) -> Value:
+    return b.add(graph.Flatten, name, x)
 
 
-def flatten(b, name, x, start_dim=0, end_dim=-1) -> Value:
-    if start_dim == 1 and end_dim == -1:
-        return b.add(graph.Flatten, name, x)
-    axes = 1 + len(x.known_shape)
-    start, end = start_dim % axes, end_dim % axes
-    if start == 0:
-        raise Unsupported("flattening the batch axis")
-    dims = x.known_shape
-    return to_shape(b, name, x, (*dims[: start - 1], math.prod(dims[start - 1 : end]), *dims[end:]))
-
-
-def reshape(b, name, x, *shape) -> Value:
-    dims = list(shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
-    size = math.prod(x.known_shape)
-    rest = dims[1:]
-    if rest.count(-1) == 1 and -math.prod(rest) and size % -math.prod(rest) == 0:
-        rest[rest.index(-1)] = size // -math.prod(rest)
-    if not dims or dims[0] not in (BATCH, -1) or math.prod(rest) != size or any(d < 0 for d in rest):
-        shown = [("batch" if d == BATCH else d) for d in dims]
-        raise Unsupported(f"reshaping {x.known_shape} per sample to {shown}: the batch axis must stay first")
-    return to_shape(b, name, x, tuple(rest))
-
-
-def to_shape(b, name, x, shape: tuple[int, ...]) -> Value:
+def to_shape(b: Builder, name: str, x: Value, shape: tuple[int, ...]) -> Value:
     """Each sample in another shape, its elements in the same order."""
     if shape == x.known_shape:
         return x
@@ -253,37 +272,24 @@ def to_shape(b, name, x, shape: tuple[int, ...]) -> Value:
     return b.add(graph.Reshape, name, x, shape=shape)
 
 
-def permute(b, name, x, *dims) -> Value:
-    dims = dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims
+def permute(b: Builder, name: str, x: Value, dims: Sequence[int]) -> Value:
     order = tuple(d % len(dims) for d in dims)
     if order[0] != 0:
         raise Unsupported("moving the batch axis")
     return x if order == tuple(range(len(order))) else b.add(graph.Permute, name, x, dims=order)
 
 
-def transpose(b, name, x, dim0, dim1) -> Value:
+def transpose(b: Builder, name: str, x: Value, dim0: int, dim1: int) -> Value:
     order = list(range(1 + len(x.known_shape)))
     order[dim0], order[dim1] = order[dim1], order[dim0]
     return permute(b, name, x, order)
 
 
-def squeeze(b, name, x, *dims) -> Value:
-    dims = dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims
-    axes = 1 + len(x.known_shape)
-    chosen = {d % axes for d in dims} if dims else set(range(1, axes))
-    shape = tuple(s for i, s in enumerate(x.known_shape, 1) if not (s == 1 and i in chosen))
-    return to_shape(b, name, x, shape)
-
-
-def unsqueeze(b, name, x, dim) -> Value:
-    position = dim % (2 + len(x.known_shape))
-    if position == 0:
-        raise Unsupported("a new axis before the batch axis")
-    return to_shape(b, name, x, (*x.known_shape[: position - 1], 1, *x.known_shape[position - 1 :]))
-
-
-def cat(b, name, tensors, dim=0) -> Value:
-    axes = 1 + len(tensors[0].known_shape)
-    if dim % axes == 0 or not all(isinstance(t, Value) for t in tensors):
-        raise Unsupported("joining along the batch axis, or with constants")
-    return b.add(graph.Concat, name, *tensors, dim=dim % axes)
+def cat(b: Builder, name: str, tensors: Sequence[Operand], dim: int = 0) -> Value:
+    values = [t for t in tensors if isinstance(t, Value)]
+    if len(values) < len(tensors):
+        raise Unsupported("joining with constants")
+    axes = 1 + len(values[0].known_shape)
+    if dim % axes == 0:
+        raise Unsupported("joining along the batch axis")
+    return b.add(graph.Concat, name, *values, dim=dim % axes)
