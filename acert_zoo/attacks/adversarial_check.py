@@ -32,7 +32,7 @@ class AdversarialCheck:
         """A class other than the label where the point is adversarial, the label elsewhere; [N] int64."""
         if self.is_cascade:
             answer = self.model.answer(points)  # type: ignore[operator]
-            predicted = answer.logits.argmax(1)
+            predicted: Tensor = answer.logits.argmax(1)
             if not self.program:
                 doubtful = ((predicted != labels) & (answer.route == len(self.model.members) - 1)).nonzero().flatten()  # type: ignore[arg-type]
                 predicted[doubtful] = self._real(points[doubtful], labels[doubtful])

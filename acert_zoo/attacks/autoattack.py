@@ -53,7 +53,8 @@ class _Boxed(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         self.evaluations += len(z)
-        return self.model(self.points(z))
+        logits: Tensor = self.model(self.points(z))
+        return logits
 
 
 def ensemble(

@@ -17,7 +17,7 @@ def margin_objective(model: nn.Module) -> Objective:
     """f_y - max over t != y of f_t of each point: below 0 the float32 model errs."""
 
     def margin(points: Tensor, labels: Tensor) -> Tensor:
-        logits = model(points)
+        logits: Tensor = model(points)
         own = logits.gather(1, labels.unsqueeze(1))
         return (own.squeeze(1) - logits.scatter(1, labels.unsqueeze(1), -torch.inf).amax(1)).double()
 

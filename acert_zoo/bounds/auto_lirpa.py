@@ -81,7 +81,7 @@ class LirpaBounds:
             norm = self.library.PerturbationLpNorm(norm=math.inf, eps=sizes.max().item(), x_L=lower, x_U=upper)
             x = self.library.BoundedTensor((lower + upper) / 2, norm)
             arguments = {"x": (x,), "C": rows, "bound_upper": False}
-            bound = bounded.compute_bounds(**arguments, method="IBP")[0]
+            bound: Tensor = bounded.compute_bounds(**arguments, method="IBP")[0]
             if method != BoundMethod.IBP:  # both bounds are true for every class: the larger counts
                 if method != BoundMethod.CROWN_IBP:  # inner boxes: the intersection with interval bounds
                     arguments["reference_bounds"] = _inner_boxes(bounded)

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy
 import torch
+from torch import Tensor
 
 from acert_zoo.errors import MissingDependencyError
 
@@ -118,7 +119,9 @@ def _accept_remove_duplicate(bounded_module: type) -> bool:
     if "remove_duplicate" in inspect.signature(original).parameters:
         return False
 
-    def _named_members(self, get_members_fn, prefix="", recurse=True, remove_duplicate=True):
+    def _named_members(
+        self: Any, get_members_fn: Any, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Any:
         return original(self, get_members_fn, prefix=prefix, recurse=recurse)
 
     bounded_module._named_members = _named_members  # type: ignore[attr-defined]
@@ -141,8 +144,10 @@ def _let_slopes_move() -> bool:
     if moved.item() != 0:
         return False
 
-    def _relu_mask_alpha(lower, upper, lb_lower_d=None, ub_lower_d=None):
-        def straight_through(slope):
+    def _relu_mask_alpha(
+        lower: Tensor, upper: Tensor, lb_lower_d: Tensor | None = None, ub_lower_d: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor]:
+        def straight_through(slope: Tensor | None) -> Tensor | None:
             return None if slope is None else slope + (slope.clamp(0, 1) - slope).detach()
 
         return (
@@ -155,7 +160,7 @@ def _let_slopes_move() -> bool:
     return True
 
 
-def _masked(slope: torch.Tensor | None, lower: torch.Tensor, upper: torch.Tensor) -> torch.Tensor | None:
+def _masked(slope: Tensor | None, lower: Tensor, upper: Tensor) -> Tensor | None:
     """The slope where the neuron is open, 1 where it is active, 0 where it is dead."""
     if slope is None:
         return None

@@ -94,7 +94,8 @@ class _PerChannel(nn.Module):
         self.vectors = _load(nn.Linear(n, n), torch.diag(scale), shift)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.vectors(x) if x.dim() == 2 else self.images(x)
+        out: Tensor = self.vectors(x) if x.dim() == 2 else self.images(x)
+        return out
 
 
 _LARGEST_KERNEL = 2**24  # entries

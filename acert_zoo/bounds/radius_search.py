@@ -64,12 +64,12 @@ class _Line:
 
     @property
     def slope(self) -> float:
-        n, sx, sy, sxx, sxy = self.sums.tolist()
+        n, sx, sy, sxx, sxy = (float(s) for s in self.sums)
         slope = (sxy / n - sx * sy / n**2 + 0.1 * self.prior) / (max(sxx / n - (sx / n) ** 2, 0.0) + 0.1)
         return min(max(slope, self.limits[0]), self.limits[1])
 
     def __call__(self, x: Tensor) -> Tensor:
-        n, sx, sy, _, _ = self.sums.tolist()
+        n, sx, sy, _, _ = (float(s) for s in self.sums)
         return sy / n + self.slope * (x - sx / n)
 
 

@@ -109,7 +109,8 @@ class _RoutedVerifier:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        return self.model(images)
+        logits: Tensor = self.model(images)
+        return logits
 
     def prove(self, images: Tensor, radii: Tensor, lines: Sequence[Line]) -> tuple[Tensor, Tensor]:
         labels = torch.tensor([line.label for line in lines])

@@ -174,7 +174,7 @@ def uncompiled(model: nn.Module, rounding: str) -> nn.Module:
         )
     if not compiled:
         return model
-    inner: Any = model._orig_mod
+    inner: nn.Module = model._orig_mod  # type: ignore[assignment]
     if any(vars(model).get(name) for name in _HOOKS) or not _compiles(vars(model).get("forward"), inner):
         raise InvalidInputError(
             "the compiled model has hooks or a forward of its own, so it is not the module that was compiled: give the "

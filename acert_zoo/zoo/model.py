@@ -64,7 +64,8 @@ class AcertModel(nn.Module):
         self._loaded_digest: str | None = None
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(images)
+        logits: Tensor = self.classifier(images)
+        return logits
 
     def __repr__(self) -> str:
         name = repr(self.info.versioned_name) if self.info is not None else type(self.classifier).__name__
