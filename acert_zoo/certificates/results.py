@@ -21,6 +21,7 @@ from acert_zoo.certificates.certificate import Certificate, Eps
 from acert_zoo.certificates.display import certificates_frame, certificates_html, plot_certificates
 from acert_zoo.certificates.file import SCHEMA_VERSION, format_file, read_file
 from acert_zoo.certificates.lines import Header, Line, radius_text
+from acert_zoo.certificates.positions import positions
 from acert_zoo.data.registration import class_names
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact_numbers import parse_pixel_eps, round_up
@@ -89,7 +90,7 @@ class Certificates(Sequence[Certificate]):
                 pixel_sha256=self.pixel_sha256[i],
                 route=None if self.route is None else self.route[i],
             )
-        rows = self._rows(index)
+        rows = positions(index, len(self))
         columns: dict[str, Any] = {}
         for f in dataclasses.fields(self)[1:]:
             column = getattr(self, f.name)
@@ -99,22 +100,6 @@ class Certificates(Sequence[Certificate]):
                 columns[f.name] = None if column is None else [column[i] for i in rows]
         rounding = weakest(columns["roundings"]) if rows else self.rounding
         return Certificates(dataclasses.replace(self.header, n=len(rows), rounding=rounding), **columns)
-
-    def _rows(self, index: Any) -> list[int]:
-        """The positions that a slice, a mask or positions mean."""
-        everything = range(len(self))
-        if isinstance(index, slice):
-            return list(everything[index])
-        if isinstance(index, (Tensor, np.ndarray, Sequence)) and not isinstance(index, str):
-            values = index.tolist() if isinstance(index, (Tensor, np.ndarray)) else list(index)
-            if isinstance(values, list) and all(isinstance(v, bool) for v in values) and len(values) == len(self):
-                return [i for i, chosen in enumerate(values) if chosen]
-            if isinstance(values, list) and all(type(v) is int for v in values):
-                return [everything[v] for v in values]
-        raise InvalidInputError(
-            f"certificates are chosen by a position, a slice, positions or a mask of {len(self)} truth values, "
-            f"got {index!r:.80}"
-        )
 
     def __repr__(self) -> str:
         return (

@@ -14,7 +14,7 @@ from acert_zoo.bounds.ibp import class_margins
 from acert_zoo.bounds.onnx_bounds import export_onnx_bounds
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.network.tracing import trace
-from tests.network import test_tracing as modules
+from tests.support import modules
 from tests.support.models import small_model
 
 onnx = pytest.importorskip("onnx")

@@ -20,7 +20,7 @@ from acert_zoo.network import onnx_files, onnx_runtime
 from acert_zoo.network.graph import Linear, Normalize
 from acert_zoo.network.onnx_files import export_onnx, load_onnx
 from acert_zoo.network.tracing import trace
-from tests.network import test_tracing as modules
+from tests.support import modules
 from tests.support.models import small_model
 from tests.support.onnx_files import make, node, weights
 

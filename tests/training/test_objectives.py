@@ -4,116 +4,30 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from acert_zoo.bounds.ibp import input_box, robust_margin
 from acert_zoo.errors import InvalidInputError, UnknownNameError
-from acert_zoo.network.graph import Network
 from acert_zoo.network.tracing import trace
+from tests.support.slow_loss import cross_entropy, slow_bounds, slow_penalty
 from tests.support.training import tiny_batch, tiny_model, tiny_recipe
 from training import objectives
 from training.adaptive_radius import AdaptiveRadius, adaptive_radius
-from training.crown_ibp import backward_margins
 from training.loop import StepLoss
-from training.loss import CLAMP, Batch, ibp_margins
+from training.loss import CLAMP, ibp_margins
 from training.objectives import OBJECTIVES, find_objective
 from training.regularizers import relu_balance, tightness
-from training.sabr import attack
 
 
 def _fixed(radius: Tensor) -> Any:
     return lambda *a, **k: AdaptiveRadius(radius, torch.full_like(radius, torch.nan), 0)
-
-
-def _slow_bounds(model: nn.Module, images: Tensor, labels: Tensor, eps: list[float]) -> tuple[np.ndarray, list]:
-    """Margin bounds [N, K] and the boxes at ReLU inputs, with NumPy loops over layers, BatchNorm by its definition.
-
-    Train-mode statistics are those of the clean images at each BatchNorm's input.
-    """
-    low = np.stack([np.clip(x - e, 0, 1) for x, e in zip(images.numpy(), eps, strict=True)])
-    high = np.stack([np.clip(x + e, 0, 1) for x, e in zip(images.numpy(), eps, strict=True)])
-    clean, boxes = images.numpy(), []
-    layers = list(model.layers)  # type: ignore[arg-type]
-    for layer in layers[:-1]:
-        if isinstance(layer, nn.Conv2d):
-            w, b = layer.weight.detach(), layer.bias.detach()
-
-            def conv(x: np.ndarray, w: Tensor, stride: tuple, bias: Tensor | None = None) -> np.ndarray:
-                return nn.functional.conv2d(torch.from_numpy(x), w, bias, stride, 1).numpy()
-
-            clean = conv(clean, w, layer.stride, b)
-            plus, minus = w.clamp(min=0), w.clamp(max=0)
-            low, high = (
-                conv(low, plus, layer.stride, b) + conv(high, minus, layer.stride),
-                conv(high, plus, layer.stride, b) + conv(low, minus, layer.stride),
-            )
-        elif isinstance(layer, nn.Linear):
-            w, b = layer.weight.detach().numpy(), layer.bias.detach().numpy()
-            clean = clean @ w.T + b
-            plus, minus = np.maximum(w, 0), np.minimum(w, 0)
-            low, high = low @ plus.T + high @ minus.T + b, high @ plus.T + low @ minus.T + b
-        elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            axes = (0, 2, 3) if clean.ndim == 4 else (0,)
-            mean, var = clean.mean(axes, keepdims=True), clean.var(axes, keepdims=True)
-            shape = mean.shape
-            gamma, beta = (p.detach().numpy().reshape(shape) for p in (layer.weight, layer.bias))
-
-            def bn(x: np.ndarray, mean=mean, var=var, gamma=gamma, beta=beta, e=layer.eps) -> np.ndarray:
-                return gamma * (x - mean) / np.sqrt(var + e) + beta
-
-            clean, ends = bn(clean), (bn(low), bn(high))
-            low, high = np.minimum(*ends), np.maximum(*ends)
-        elif isinstance(layer, nn.ReLU):
-            boxes.append((low, high))
-            clean, low, high = np.maximum(clean, 0), np.maximum(low, 0), np.maximum(high, 0)
-        elif isinstance(layer, nn.Flatten):
-            clean, low, high = (x.reshape(len(x), -1) for x in (clean, low, high))
-        else:  # Normalize
-            m, s = (getattr(layer, k).numpy().reshape(1, -1, 1, 1) for k in ("mean", "std"))
-            clean, low, high = ((x - m) / s for x in (clean, low, high))
-            boxes.append((low, high))
-    w, b = layers[-1].weight.detach().numpy(), layers[-1].bias.detach().numpy()
-    margins = np.zeros((len(labels), len(w)))
-    for n, y in enumerate(labels.tolist()):
-        for t in range(len(w)):
-            row = w[y] - w[t]
-            margins[n, t] = sum(min(r * lo, r * hi) for r, lo, hi in zip(row, low[n], high[n], strict=True))
-            margins[n, t] += b[y] - b[t]
-    logits = clean @ w.T + b
-    return margins, [logits, *boxes]
-
-
-def _cross_entropy(logits: np.ndarray, labels: Tensor) -> float:
-    return float(
-        np.mean([math.log(sum(math.exp(v) for v in row)) - row[y] for row, y in zip(logits, labels, strict=True)])
-    )
-
-
-def _slow_penalty(normalized: tuple, boxes: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    w_0 = np.mean(normalized[1] - normalized[0]) / 2
-    tight = np.mean([max(0.5 - w_0 / max(np.mean(h - lo) / 2, 1e-12), 0) / 0.5 for lo, h in boxes])
-    terms = []
-    for lo, h in boxes:
-        c = (lo + h) / 2
-        active, inactive = lo > 0, h < 0
-        term = 0.0
-        if active.any() and inactive.any():
-            for q in (
-                c[active].sum() / -c[inactive].sum(),
-                ((c - c.mean())[active] ** 2).sum() / ((c - c.mean())[inactive] ** 2).sum(),
-            ):
-                term += max(0.5 - min(q, 1 / q), 0) / 0.5
-        terms.append(term)
-    return 0.5 * float(tight) + 0.5 * float(np.mean(terms))
 
 
 @pytest.mark.parametrize("phase", ["before", "ramp", "after"])
@@ -128,9 +42,9 @@ def test_the_acert_loss_against_a_slow_implementation(phase: str, monkeypatch: p
     monkeypatch.setattr(objectives, "adaptive_radius", _fixed(radius))
     loss = objectives.acert(batch)
     eps = [max(e, CLAMP) if phase != "after" else e for e in radius.tolist()]
-    margins, (logits, normalized, *boxes) = _slow_bounds(model, batch.images, batch.labels, eps)
-    natural, robust = _cross_entropy(logits, batch.labels), _cross_entropy(-margins, batch.labels)
-    penalty = _slow_penalty(normalized, boxes)
+    margins, (logits, normalized, *boxes) = slow_bounds(model, batch.images, batch.labels, eps)
+    natural, robust = cross_entropy(logits, batch.labels), cross_entropy(-margins, batch.labels)
+    penalty = slow_penalty(normalized, boxes)
     expected = {
         "before": natural + penalty,
         "ramp": 0.3 * natural + 0.7 * robust + (1 - 0.02 / 0.1) * penalty,
@@ -252,89 +166,6 @@ def test_label_smoothing_of_standard_training() -> None:
     logits = batch.clean_pass().logits.detach().log_softmax(1)
     expected = -(0.6 * logits.gather(1, batch.labels.unsqueeze(1)).mean() + 0.4 * logits.mean())
     assert OBJECTIVES["standard"](batch).total.item() == pytest.approx(expected.item(), rel=1e-9)
-
-
-# --- the rivals' own bounds ---
-
-
-def _sampled_margins(network: Network, batch: Batch, eps: float) -> Tensor:
-    """The smallest margins [N, K] met at random points and corners of the boxes."""
-    g = torch.Generator().manual_seed(0)
-    box = input_box(batch.images, eps)
-    worst = torch.full((len(batch.labels), network.num_classes), torch.inf, dtype=torch.float64)
-    for k in range(200):
-        u = torch.rand(batch.images.shape, generator=g, dtype=torch.float64)
-        u = u.round() if k % 2 else u
-        logits = network(box.lower + u * (box.upper - box.lower))
-        worst = torch.minimum(worst, logits.gather(1, batch.labels.unsqueeze(1)) - logits)
-    return worst
-
-
-@pytest.mark.parametrize("eps", [0.0, 0.01, 0.05, 0.3])
-def test_crown_ibp_bounds_hold(eps: float) -> None:
-    network = trace(tiny_model(2).eval()).fold_batchnorm().detach()
-    batch = tiny_batch(network)
-    box, preactivations = input_box(batch.images, eps), []
-    interval = ibp_margins(network, box, batch.labels, preactivations)
-    linear = backward_margins(network, box, batch.labels, preactivations)
-    sampled = _sampled_margins(network, batch, eps)
-    assert bool((linear <= sampled + 1e-9).all())
-    if eps == 0:
-        torch.testing.assert_close(linear, interval, rtol=1e-9, atol=1e-9)
-    else:
-        assert linear.mean() > interval.mean()  # what it is for
-
-
-def test_crown_ibp_by_hand() -> None:
-    """f_0 = relu(x - 0.5), f_1 = 0, x in [0.4, 0.8]: u in [-0.1, 0.3], so h > -l and the lower line is u itself."""
-    first, head = nn.Linear(1, 1).double(), nn.Linear(1, 2).double()
-    with torch.no_grad():
-        first.weight.fill_(1.0), first.bias.fill_(-0.5)
-        head.weight.copy_(torch.tensor([[1.0], [0.0]])), head.bias.zero_()
-    network = trace(nn.Sequential(nn.Flatten(), first, nn.ReLU(), head), (1, 1, 1)).detach()
-    box = input_box(torch.full((2, 1, 1, 1), 0.6, dtype=torch.float64), 0.2)
-    preactivations: list = []
-    labels = torch.tensor([0, 1])
-    ibp_margins(network, box, labels, preactivations)
-    bounds = backward_margins(network, box, labels, preactivations)
-    # label 0: f_0 - f_1 >= u >= -0.1; label 1: f_1 - f_0 >= -(3/4)(u + 0.1) >= -0.3
-    assert bounds.tolist() == [[0.0, pytest.approx(-0.1)], [pytest.approx(-0.3), 0.0]]
-
-
-def test_crown_ibp_of_a_residual_network() -> None:
-    from acert_zoo.network import architectures
-
-    torch.manual_seed(0)
-    model = architectures.build(
-        "resnet", input_shape=(2, 6, 6), num_classes=4, mean=(0.4, 0.5), std=(0.3, 0.2), stem=3, blocks=[[3, 1], [4, 2]]
-    ).double()
-    network = trace(model).detach()
-    batch = tiny_batch(network)
-    box, preactivations = input_box(batch.images, 0.02), []
-    interval = ibp_margins(network, box, batch.labels, preactivations)
-    linear = backward_margins(network, box, batch.labels, preactivations)
-    assert bool((linear <= _sampled_margins(network, batch, 0.02) + 1e-9).all())
-    assert linear.mean() > interval.mean()
-
-
-def test_the_attack_of_sabr_stays_in_its_ball_and_climbs() -> None:
-    network = trace(tiny_model().eval()).fold_batchnorm().detach()
-    batch = tiny_batch(network)
-    labels = network(batch.images).argmax(1)
-    point = attack(network, batch.images, labels, 0.05, batch.noise(), 8, 0.5)
-    assert bool(((point - batch.images).abs() <= 0.05 + 1e-12).all())
-    assert bool(((point >= 0) & (point <= 1)).all())
-    start = attack(network, batch.images, labels, 0.05, batch.noise(), 0, 0.5)
-    loss = nn.functional.cross_entropy
-    assert loss(network(point), labels) > loss(network(start), labels)
-    assert torch.equal(attack(network, batch.images, labels, 0.0, batch.noise(), 8, 0.5), batch.images)
-
-
-def test_sabr_with_the_whole_box_is_ibp() -> None:
-    whole, ibp = (
-        OBJECTIVES[name](tiny_batch(recipe=tiny_recipe(kappa=0.25, sabr={"share": 1.0}))) for name in ("sabr", "ibp")
-    )
-    assert whole.total.item() == pytest.approx(ibp.total.item(), rel=1e-12)
 
 
 def test_regularisers_are_of_the_normalised_input_and_all_relus() -> None:
