@@ -35,7 +35,7 @@ def read_run(run: Path) -> tuple[Recipe, dict[str, Any]]:
         raise InvalidInputError(f"{run} is not the folder of a training run: {error.filename} is missing") from None
     except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
         raise InvalidInputError(f"{run / 'last.pt'} cannot be read: {str(error)[:200]}") from error
-    if not isinstance(state, dict) or not {"model", "step"} <= state.keys() or not {"scales", "radii"} & state.keys():
+    if not isinstance(state, dict) or not {"model", "step", "scales"} <= state.keys():
         raise InvalidInputError(f"{run / 'last.pt'} holds no training state")
     return recipe, state
 

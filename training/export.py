@@ -49,8 +49,7 @@ def recipe_digest(recipe: Recipe) -> str:
 
 def epochs_done(recipe: Recipe, state: Mapping[str, Any]) -> int:
     """Whole epochs that the saved state has behind it (a log may run ahead of it after a kill)."""
-    per_image = state["scales"] if "scales" in state else state["radii"]  # radii: runs begun before 0.1.0
-    steps_per_epoch = len(per_image) // recipe.batch_size
+    steps_per_epoch = len(state["scales"]) // recipe.batch_size  # one scale for each training image
     return int(state["step"]) // max(steps_per_epoch, 1)
 
 

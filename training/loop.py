@@ -199,13 +199,13 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         if self.average:
-            self.average.model.load_state_dict(state.get("ema", state["model"]))
-        scales = state.get("scales", torch.full_like(self.scales, torch.nan))  # absent: learned anew within an epoch
+            self.average.model.load_state_dict(state["ema"])
+        scales = state["scales"]
         if scales.shape != self.scales.shape:
             raise RunError(f"the run has {len(scales)} training images, the data set here {len(self.scales)}")
         self.scales = scales.to(self.device)
         self.step, self.seconds = state["step"], state["seconds"]
-        sums = [state["sums"].get(key, 0.0) for key in METRICS]
+        sums = [state["sums"][key] for key in METRICS]
         self._sums = torch.tensor(sums, dtype=torch.float64, device=self.device)
 
     def _merge_scales(self) -> None:

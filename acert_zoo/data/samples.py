@@ -47,9 +47,6 @@ class SampleInfo:
         """Names of all classes of the data set."""
         return dataset_info(self.dataset).classes
 
-    def class_name(self, label: int) -> str:
-        return self.classes[label]
-
 
 def sample_sets() -> list[str]:
     """Names of the data sets that have bundled images."""

@@ -58,7 +58,7 @@ def test_tiny_imagenet_has_distinct_classes() -> None:
     assert len(labels.unique()) == 20
     info = samples.sample_info("tinyimagenet")
     assert len(info.classes) == 200
-    assert info.class_name(0) == "goldfish"
+    assert info.classes[0] == "goldfish"
     assert "non-commercial" in info.license
     assert "Tiny ImageNet" in info.source
 

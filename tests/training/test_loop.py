@@ -208,16 +208,6 @@ def test_ctrl_c_and_sigterm_save(root: str, tmp_path: Path, number: signal.Signa
     assert signal.getsignal(number) == before
 
 
-def test_states_of_earlier_versions_load(root: str, tmp_path: Path) -> None:
-    """Without the keys that were added later, and with the log's fewer sums."""
-    trainer = Trainer(tiny_recipe(), root)
-    state = trainer.state()
-    old = {k: v for k, v in state.items() if k != "scales"} | {"sums": {"loss": 1.5}, "radii": torch.zeros(160)}
-    trainer.load(old)
-    assert trainer.scales.isnan().all()
-    assert trainer._sums.tolist() == [1.5, 0, 0, 0, 0, 0]
-
-
 def test_the_average_of_weights_by_hand(root: str) -> None:
     recipe = tiny_recipe(optimizer={"ema": 0.3})
     trainer = Trainer(recipe, root)
