@@ -43,7 +43,10 @@ def print_facts(title: str, facts: Sequence[tuple[str, str]]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-    """A table: boxed on a terminal, columns separated by two spaces in a pipe. `right`: columns set flush right."""
+    """A table: boxed on a terminal, columns separated by two spaces in a pipe. `right`: columns set flush right.
+
+    The plain form is not rich's, which wraps or cuts cells at 80 columns there: a pipe wants one row a line.
+    """
     if sys.stdout.isatty():
         _print_boxed(columns, rows, right)
         return

@@ -8,6 +8,10 @@ client to create repositories, commit, tag, list, download and keep collections,
 Large files go through the git-LFS endpoints (clients: HF_HUB_DISABLE_XET=1). Failures are planted with `server.fail`,
 `server.cut` and `server.alter`; `server.requests` lists what was asked. Tokens: "hf_owner" may write below "owner/",
 "hf_reader" only reads.
+
+Why no HTTP test library: it would take over the thread and the route table below (some 60 lines). Nearly all of this is
+what a Hub does (commits, refs, LFS, access), and a WSGI server such as pytest-httpserver cannot break a connection off
+in the middle of a body of the announced length, which is the failure that downloads must survive.
 """
 
 from __future__ import annotations
