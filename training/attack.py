@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from acert_zoo.attacks.attack import attack, refuse_refuted
 from acert_zoo.data import datasets
+from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import AcertZooError, InvalidInputError
 from acert_zoo.exact_numbers import decimal_down, parse_eps, round_down
 from training.environment import versions
@@ -132,7 +133,7 @@ def attack_model(
     stored = read_radii(zoo.radii(it.name, it.version))
     if limit > len(stored):
         raise InvalidInputError(f"limit is {limit}; the radii of {len(stored)} images of {name} are stored")
-    info = datasets.dataset_info(it.dataset)
+    info = dataset_info(it.dataset)
     top = parse_eps(info.eps_max) * Fraction(3, 2)  # where the gallery's slider ends
     scale = 255 if "/255" in info.eps_max else 1
     last = f"{float(top * scale):g}/255" if scale == 255 else f"{float(top):g}"

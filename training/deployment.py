@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acert_zoo.data import datasets
+from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import InvalidInputError, WeightsError
 from acert_zoo.network import architectures
 from acert_zoo.network.graph import Affine, BatchNorm
@@ -49,7 +49,7 @@ def trained_model(recipe: Recipe, state: Mapping[str, Any]) -> nn.Module:
 
 def arch_arguments(recipe: Recipe) -> dict[str, Any]:
     """Every argument of the deployed architecture: the recipe's, and the data set's shape, classes, mean and std."""
-    info = datasets.dataset_info(recipe.dataset)
+    info = dataset_info(recipe.dataset)
     return {
         "input_shape": list(info.input_shape),
         "num_classes": info.num_classes,

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from acert_zoo.data import datasets
+from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact_numbers import down, parse_eps, round_down, round_up
 from training.zoo_folder import ZooFolder, dump_json, write_atomic
@@ -121,7 +121,7 @@ class Evaluation:
                     **common,
                     **proof,
                 }
-                for eps in datasets.dataset_info(self.dataset).reported_eps
+                for eps in dataset_info(self.dataset).reported_eps
             ),
         ]
 
@@ -139,7 +139,7 @@ class Evaluation:
         eps; empty where the labels are not known."""
         if self.label is None:
             return []
-        info = datasets.dataset_info(self.dataset)
+        info = dataset_info(self.dataset)
         proved = {eps: self.correct & (self.radius >= round_up(parse_eps(eps))) for eps in info.reported_eps}
         return [
             {

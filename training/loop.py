@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acert_zoo.data import datasets
+from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.network import architectures
 from acert_zoo.network.tracing import trace
@@ -40,7 +40,7 @@ CHECK_EVERY = 20  # steps between looks at device tensors and votes among ranks;
 
 def build_model(recipe: Recipe) -> nn.Module:
     """The recipe's network with BatchNorm, initialised as the recipe says, channels_last, on the CPU."""
-    info = datasets.dataset_info(recipe.dataset)
+    info = dataset_info(recipe.dataset)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = architectures.build(

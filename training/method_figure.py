@@ -18,7 +18,7 @@ from torch import Tensor
 
 import acert_zoo
 from acert_zoo.bounds.ibp import robust_margin
-from acert_zoo.data.datasets import dataset_info
+from acert_zoo.data.registration import dataset_info
 from acert_zoo.network.graph import Network
 from acert_zoo.network.tracing import trace
 from training.adaptive_radius import adaptive_radius

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from acert_zoo.bounds.ibp import robust_margin
 from acert_zoo.data import datasets
+from acert_zoo.data.registration import dataset_info
 from acert_zoo.exact_numbers import parse_eps
 from acert_zoo.network.tracing import trace
 from training import distributed
@@ -38,7 +39,7 @@ class Validation:
         """
         network = trace(model).fold_batchnorm().detach()
         eps_max = self.recipe.radius.eps_max_value
-        reported = datasets.dataset_info(self.recipe.dataset).reported_eps
+        reported = dataset_info(self.recipe.dataset).reported_eps
         radii = [eps_max * share for share in GRID] + [float(parse_eps(e)) for e in reported]
         counts = torch.zeros(1 + len(radii), device=self.labels.device)
         for start in range(0, len(self.labels), BATCH):

@@ -113,8 +113,8 @@ def _check_pixel_range(images: Tensor) -> None:
     )
 
 
-def _check_labels(labels: Any, n: int, num_classes: int | None) -> Tensor:
-    labels = _tensor("labels", labels)
+def _check_labels(given: Any, n: int, num_classes: int | None) -> Tensor:
+    labels = _tensor("labels", given)
     if labels.dtype not in _INTEGERS:
         raise InvalidInputError(f"labels must be integers (int64), got {labels.dtype}")
     if labels.dim() != 1 or len(labels) != n:

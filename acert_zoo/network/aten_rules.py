@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -55,10 +55,11 @@ class Repeated:
 
 Rule = Callable[..., Any]
 RULES: dict[str, Rule] = {}
+F = TypeVar("F", bound=Rule)
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    def add(function: Rule) -> Rule:
+def rule(*names: str) -> Callable[[F], F]:
+    def add(function: F) -> F:
         RULES.update(dict.fromkeys((f"aten.{name}" for name in names), function))
         return function
 
