@@ -24,15 +24,16 @@ def build_optimizer(settings: Optimizer, model: nn.Module) -> torch.optim.Optimi
     """
     weights, rest = weights_of(model), [p for p in model.parameters() if p.dim() <= 1]
     groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": settings.weight_decay}, {"params": rest}]
+    fused = {"fused": True} if weights[0].is_cuda else {}  # one kernel for all parameters
     if settings.name == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9, nesterov=True)
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9, nesterov=True, **fused)
     if settings.name == "muon":
         hidden = {"params": weights[:-1], "weight_decay": settings.weight_decay, "orthogonal": True}
         return Muon([hidden, {**groups[0], "params": weights[-1:]}, groups[1]], lr=settings.lr)
     kinds: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
     if settings.name == "adamw":  # its default for groups that do not say is not 0
         groups[1]["weight_decay"] = 0.0
-    return kinds[settings.name](groups, lr=settings.lr)
+    return kinds[settings.name](groups, lr=settings.lr, **({} if settings.name == "radam" else fused))
 
 
 class WeightAverage:
