@@ -70,7 +70,8 @@ class BoundMethod(_Name):
     CROWN_IBP = "crown-ibp"
     CROWN = "crown"
     ALPHA_CROWN = "alpha-crown"
-    BEST = "best"  # the largest radius of all of them; never recorded for an image
+    BEST = "best"  # the largest radius of all above; never recorded for an image
+    COMPLETE = "complete"  # branch and bound at a bisection's eps
 
     @classmethod
     def _kind(cls) -> str:

@@ -22,7 +22,7 @@ from acert_zoo.rounding import (
 
 def test_the_texts_are_those_of_files_and_of_the_command_line() -> None:
     assert [str(level) for level in RoundingLevel] == ["float32", "float64", "real-sound", "float32-deployed"]
-    assert [str(method) for method in BoundMethod] == ["ibp", "crown-ibp", "crown", "alpha-crown", "best"]
+    assert [str(method) for method in BoundMethod] == ["ibp", "crown-ibp", "crown", "alpha-crown", "best", "complete"]
 
 
 def test_a_name_is_written_as_its_text() -> None:

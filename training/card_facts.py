@@ -34,3 +34,8 @@ ROUNDING_TEXT = {
 CASCADE_ROUNDING_TEXT = """Every bound is computed in float64 with every rounding error accounted for outward. What the
 gates decide, and what the stages behind them answer, is proved for the program as it runs in float32 on a CPU; only
 the last stage's own radius is proved at the level `{level}` (docs/cascade.md)."""
+
+DECIDED_TEXT = """Of the first test images, each decided by complete verification within a budget of wall time
+(docs/decide.md): the true robust accuracy on these images lies between *certified* (proved, level `real-sound`) and
+*attacked* (no adversarial image found); the difference is *undecided*. *Without splits*: proved by linear bounds alone.
+The last interval adds the chance of which images were drawn (95 %, Wilson)."""

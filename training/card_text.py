@@ -18,7 +18,8 @@ from acert_zoo.cli.numbers import duration
 from acert_zoo.data.registration import dataset_info
 from acert_zoo.exact_numbers import decimal_down, parse_eps
 from acert_zoo.zoo.model_info import Metric, ModelInfo
-from training.card_facts import CASCADE_ROUNDING_TEXT, METHOD_TEXT, PAPER_BIBTEX, ROUNDING_TEXT
+from training.card_facts import CASCADE_ROUNDING_TEXT, DECIDED_TEXT, METHOD_TEXT, PAPER_BIBTEX, ROUNDING_TEXT
+from training.decided_table import decided_table
 from training.tradeoff import picture
 
 
@@ -204,6 +205,7 @@ def render(
     figure_form: str = "svg",
     repo_id: str | None = None,
     cascade: Mapping[str, Any] | None = None,
+    decided: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The whole card of one model.
 
@@ -213,6 +215,7 @@ def render(
         figure: path prefix of the figure in which this model is marked, relative to the card.
         repo_id: Hub repository that the card describes.
         cascade: the cascade file's document (members, gates).
+        decided: entries of `training.decide`, one for each eps.
     """
     name, dataset = info.name, str(info.dataset)
     facts = dataset_info(dataset)
@@ -263,6 +266,8 @@ All numbers are rounded down. An image counts as certified at eps where it is cl
 l-inf distance eps of it (in pixel units, inside [0, 1]) is classified otherwise: proved, not attacked. Misclassified
 images have radius 0 in the ACR.
 """
+    if decided:
+        body += f"\n## Between proof and attack\n\n{decided_table(decided)}\n\n{paragraph(DECIDED_TEXT)}\n"
     if figure:
         body += "\n" + picture(figure, f"Accuracy against average certified radius, {name} marked", figure_form) + "\n"
     body += f"""

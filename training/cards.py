@@ -21,6 +21,7 @@ from acert_zoo.zoo.model_info import ModelInfo
 from training import card_text, tradeoff
 from training.card_facts import SHORT_METHOD
 from training.card_text import certified, percent
+from training.decided_table import read_decided
 from training.zoo_folder import ZooFolder, write_atomic
 
 FIGURE_FOLDER = "figures"
@@ -64,6 +65,7 @@ def card(
         figure_form=figure_form,
         repo_id=repo_id,
         cascade=_cascade(zoo, info),
+        decided=read_decided(zoo.decided(info.name, info.version), info.sha256),
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,9 @@ from acert_zoo.data.registration import register_own
 from acert_zoo.errors import AcertZooError, InvalidInputError
 from acert_zoo.exact_numbers import decimal_down
 from training import distributed
-from training.deployment import deployed_model, read_run, weights_digest
 from training.environment import versions
 from training.evaluation import Evaluation, differences
+from training.subject import run_subject, zoo_subject
 from training.zoo_folder import ZooFolder, dump_json, write_atomic
 
 CHUNK = 500
@@ -129,34 +128,6 @@ def summary(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is evaluated: a run (no version yet) or a registered model."""
-
-    model: nn.Module
-    name: str
-    version: int | None
-    dataset: str
-    eps_max: str
-    sha256: str
-
-
-def run_subject(run: Path) -> Subject:
-    recipe, state = read_run(run)
-    model = deployed_model(recipe, state)
-    return Subject(model, run.resolve().name, None, recipe.dataset, recipe.radius.eps_max, weights_digest(model))
-
-
-def zoo_subject(name: str) -> Subject:
-    from acert_zoo.zoo.load import load_model
-
-    model = load_model(name)
-    info = model.info
-    if info is None or info.dataset is None or info.eps_max is None or info.sha256 is None:
-        raise InvalidInputError(f"{name} does not say what it was trained on; name a registered model")
-    return Subject(model, info.name, info.version, info.dataset, info.eps_max, info.sha256)
-
-
 def put_into_zoo(zoo: ZooFolder, evaluation: Evaluation) -> None:
     """Replaces what the zoo says of a registered model by `evaluation`: stored radii, registry record, cards.
 
@@ -200,6 +171,10 @@ def one_per_dataset() -> list[str]:
     "--check", is_flag=True, help="Compare with the stored evaluation, radius by radius; exit 1 on a difference."
 )
 @click.option("--store", is_flag=True, help="Put the result into the registry, the stored evaluation and the card.")
+@click.option("--decide", "decide_eps", metavar="EPS", help="Decide images at EPS instead (training/decide.py).")
+@click.option("--budget", type=float, default=60.0, show_default=True, help="With --decide: seconds an image.")
+@click.option("--verdicts", type=click.Path(file_okay=False, path_type=Path), help="With --decide: folder of verdicts.")
+@click.option("--shard", metavar="K/N", help="With --decide: only every N-th image, from the K-th on.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the result as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.option("--root", type=click.Path(file_okay=False, path_type=Path), help="Checkout that holds evaluations/.")
@@ -214,6 +189,10 @@ def main(
     rounding: str,
     check: bool,
     store: bool,
+    decide_eps: str | None,
+    budget: float,
+    verdicts: Path | None,
+    shard: str | None,
     out: Path | None,
     as_json: bool,
     root: Path | None,
@@ -228,6 +207,14 @@ def main(
         raise click.UsageError("--check and --store are for a registered model: name it with --model")
     if check and store:
         raise click.UsageError("--check compares with the stored evaluation, --store replaces it: give one of them")
+    if decide_eps is not None:
+        if model_name is None or verdicts is None or limit is None:
+            raise click.UsageError("--decide needs --model, --limit and --verdicts")
+        from training.decide import decide_and_report
+
+        zoo = ZooFolder(root) if root else ZooFolder()
+        decide_and_report(zoo, model_name, decide_eps, limit, verdicts, budget, shard, data_root, store_it=store)
+        return
     distributed.initialize("cpu")
     first = distributed.rank() == 0
     try:

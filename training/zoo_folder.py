@@ -50,6 +50,10 @@ class ZooFolder:
         """float64 certified radii of the test images in their order (of the first 1,000 in older evaluations)."""
         return self.root / "evaluations" / f"{name}.v{version}.radii.npy"
 
+    def decided(self, name: str, version: int) -> Path:
+        """How many test images are proved robust, refuted or undecided (training/decide.py)."""
+        return self.root / "evaluations" / f"{name}.v{version}.decided.json"
+
     def attack(self, name: str, version: int) -> Path:
         """How test images were attacked, and the accuracy that was left."""
         return self.root / "evaluations" / f"{name}.v{version}.attack.json"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from fractions import Fraction
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -15,56 +15,38 @@ from torch import Tensor, nn
 
 from acert_zoo._version import __version__
 from acert_zoo.bounds.certifier import BatchCertificates, Certifier
-from acert_zoo.bounds.network_certifier import NetworkCertifier
 from acert_zoo.bounds.radius_search import DEFAULT_BATCH_SIZE
-from acert_zoo.bounds.search_device import search_device
+from acert_zoo.certificates.certifiers import make_certifier
+from acert_zoo.certificates.decide import Decisions
+from acert_zoo.certificates.decide import decide as decide_images
 from acert_zoo.certificates.lines import Header, Line, radius_text
 from acert_zoo.certificates.results import Certificates, utc_now
 from acert_zoo.certificates.writer import CertificateWriter
-from acert_zoo.data.checks import check_eval_mode, check_ids, check_images, check_weights, pixel_sha256, uncompiled
+from acert_zoo.data.checks import check_ids, check_images, pixel_sha256
 from acert_zoo.data.image_collections import gather_images
 from acert_zoo.errors import CertificateFileError, InvalidInputError
-from acert_zoo.network.reading import read
 from acert_zoo.network.torch_defaults import STANDARD, check_same_under
-from acert_zoo.rounding import SELECTABLE_LEVELS, BoundMethod, RoundingLevel
+from acert_zoo.rounding import BoundMethod, RoundingLevel
 
 SLOW_BATCH_SIZE = 8
 
 
-def make_certifier(
-    model: nn.Module,
-    images_shape: Sequence[int],
+@overload
+def certify(
+    model: nn.Module | str, images: Any, labels: Any = None, *, decide: Literal[False] = False, **options: Any
+) -> Certificates: ...
+
+
+@overload
+def certify(
+    model: nn.Module | str,
+    images: Any,
+    labels: Any = None,
     *,
-    method: str = BoundMethod.IBP,
-    rounding: str = RoundingLevel.REAL_SOUND,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    budget: float | None = None,
-    input_shape: Sequence[int] | None = None,
-    device: str | torch.device = "cpu",
-) -> Certifier:
-    """The certifier of `model`; arguments and errors as `certify`."""
-    method, rounding = BoundMethod.among(method), RoundingLevel.among(rounding, SELECTABLE_LEVELS)
-    if budget is not None and not (isinstance(budget, (int, float)) and budget > 0):
-        raise InvalidInputError(f"budget {budget!r}: expected a positive number of seconds")
-    where = search_device(device)
-    elsewhere = {} if where.type == "cpu" else {"device": where}
-    if not isinstance(model, nn.Module):
-        raise InvalidInputError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
-    model = uncompiled(model, rounding)
-    if rounding != RoundingLevel.FLOAT32:
-        check_weights(model)
-    own = getattr(model, "certifier", None)
-    if callable(own) and mean is None and std is None:
-        check_eval_mode(model)
-        check_weights(model)
-        if elsewhere and "device" not in inspect.signature(own).parameters:
-            raise InvalidInputError(f"a {type(model).__name__} is certified on the CPU alone, not on {str(where)!r}")
-        certifier: Certifier = own(method=method, rounding=rounding, budget=budget, **elsewhere)
-        return certifier
-    shape = input_shape or getattr(model, "input_shape", None) or tuple(images_shape[1:])
-    reading = read(model, shape, mean, std)
-    return NetworkCertifier(reading.network, shape, method, rounding, budget, reading.agreement, **elsewhere)
+    eps: str | int | float | Fraction,
+    decide: Literal[True],
+    **options: Any,
+) -> Decisions: ...
 
 
 def certify(
@@ -85,7 +67,9 @@ def certify(
     dataset: str | None = None,
     split: str | None = None,
     device: str | torch.device = "cpu",
-) -> Certificates:
+    eps: str | int | float | Fraction | None = None,
+    decide: bool = False,
+) -> Certificates | Decisions:
     """Certified l-inf radii: how far every pixel may move before the model could change its answer.
 
     Args:
@@ -95,9 +79,10 @@ def certify(
             of `PIL.Image` pictures of the model's size; or a torch `Dataset` or `DataLoader` (that does not shuffle).
         labels: int64 [N]; misclassified images get radius 0. Without labels those of the data set or loader count, and
             where it has none, the model's own prediction is certified.
-        method: "ibp"; or "crown-ibp", "crown", "alpha-crown", "best", which need auto-LiRPA, are slower, and whose
-            radii, where larger than IBP's, are real-sound if our own rigorous check confirms them, else bounds in
-            floating point only (recorded per image).
+        method: "ibp"; "complete" (bisection over eps with the verdicts of `decide`, level real-sound); or "crown-ibp",
+            "crown", "alpha-crown", "best", which need auto-LiRPA, are slower, and whose radii, where larger than
+            IBP's, are real-sound if our own rigorous check confirms them, else bounds in floating point only
+            (recorded per image).
         rounding: what an IBP radius is proved for: "float32" (nothing: floating-point bounds), "real-sound" (the
             network in real arithmetic with the stored weights), "float32-deployed" (also the float32 program).
         batch_size: images searched at a time; memory grows with it, not with N. By default 256, for slow methods 8.
@@ -108,12 +93,14 @@ def certify(
             off (of methods without a budget of time, with as many threads on the same machine). No two calls write
             one file at once.
         mean, std: normalisation constants, for a model that takes normalised images.
-        budget: seconds per image for CROWN-family methods.
+        budget: seconds per image for all methods but IBP.
         ids: one distinct name per image; "0", "1", ... by default.
         input_shape: (C, H, W), where the model does not say it and `images` is empty.
         dataset, split: recorded with the result.
         device: "cpu", or "cuda" for the float32 search of a single network; its proofs run in float64 on the CPU all
             the same (docs/soundness.md).
+        eps, decide: with `decide=True` no radius is searched: each image is decided at `eps`, as by `acert_zoo.decide`,
+            whose `Decisions` are returned.
 
     Raises:
         InvalidInputError: images, labels, ids, batch_size, budget, dataset, split or `out` cannot be used.
@@ -130,6 +117,23 @@ def certify(
             model = load_model(model)
         images, labels = gather_images(images, labels, input_shape or getattr(model, "input_shape", None))
         images, _ = check_images(images, None)
+        if decide or eps is not None:
+            _check_decide(decide, eps, method, rounding, batch_size, device)
+            return decide_images(
+                model,
+                images,
+                labels,
+                eps=eps,  # type: ignore[arg-type]
+                budget=budget,
+                out=out,
+                ids=ids,
+                mean=mean,
+                std=std,
+                input_shape=input_shape,
+                dataset=dataset,
+                split=split,
+                progress=progress,
+            )
         certifier = make_certifier(
             model,
             images.shape,
@@ -161,6 +165,19 @@ def certify(
             lines = _run(certifier, images, targets, names, digests, size, progress, kept, writer)
             writer.finish()
         return Certificates.from_lines(writer.header, lines)
+
+
+def _check_decide(
+    decide: bool, eps: Any, method: str, rounding: str, batch_size: int | None, device: str | torch.device
+) -> None:
+    if not decide or eps is None:
+        raise InvalidInputError("decide=True needs eps, and eps needs decide=True: radii are searched, not given")
+    if method not in (BoundMethod.IBP, BoundMethod.COMPLETE) or rounding != RoundingLevel.REAL_SOUND:
+        raise InvalidInputError(
+            f"decide=True tries every method, at level 'real-sound'; got method {method!r}, rounding {rounding!r}"
+        )
+    if batch_size is not None or str(device) != "cpu":
+        raise InvalidInputError(f"decide=True has no batch_size and no device, got {batch_size!r}, {str(device)!r}")
 
 
 def _run(

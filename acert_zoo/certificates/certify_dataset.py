@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from acert_zoo.certificates.certificate import Eps
-from acert_zoo.certificates.certify import images_at_a_time, make_certifier, run_header
+from acert_zoo.certificates.certifiers import make_certifier
+from acert_zoo.certificates.certify import images_at_a_time, run_header
 from acert_zoo.certificates.engine import Engine
 from acert_zoo.certificates.lines import Header
 from acert_zoo.certificates.open_engine import open_engine

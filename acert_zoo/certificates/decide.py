@@ -116,8 +116,7 @@ def decide(
     model = uncompiled(model, RoundingLevel.REAL_SOUND)
     check_eval_mode(model)
     check_weights(model)
-    if hasattr(model, "route"):
-        raise UnsupportedLayerError("decide works on single networks; a cascade's members can be decided one by one")
+    check_single(model)
     images, _ = check_images(images, None)
     shape = input_shape or getattr(model, "input_shape", None) or tuple(images.shape[1:])
     reading = read(model, shape, mean, std)
@@ -137,6 +136,14 @@ def decide(
         with VerdictWriter(out, header, names) as writer:
             lines = run(writer)
     return Decisions(header, tuple(lines), tuple(run.data.get(name) for name in names))
+
+
+def check_single(model: nn.Module) -> None:
+    """Raises UnsupportedLayerError for a cascade: docs/decide.md says why."""
+    if hasattr(model, "route"):
+        raise UnsupportedLayerError(
+            "complete verification is of single networks; a cascade's members can be decided one by one"
+        )
 
 
 class _Run:

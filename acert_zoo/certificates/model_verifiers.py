@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Protocol
 
 import torch
@@ -14,9 +15,13 @@ from acert_zoo.bounds.certifier import RoutedProver
 from acert_zoo.bounds.rigorous_crown import RigorousCrown, rigorous_check
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.certificates.lines import Line
+from acert_zoo.complete.decider import Decider, Limits
+from acert_zoo.complete.verdict import ROBUST
 from acert_zoo.network.digest import network_sha256
 from acert_zoo.network.reading import read
-from acert_zoo.rounding import CROWN_METHODS, PROVED_LEVELS, RoundingLevel
+from acert_zoo.rounding import CROWN_METHODS, PROVED_LEVELS, BoundMethod, RoundingLevel
+
+SEARCH_SECONDS = 600.0  # a line of method "complete"
 
 
 class ModelVerifier(Protocol):
@@ -75,6 +80,8 @@ class _NetworkVerifier:
         self.network_sha256, self.num_classes = network_sha256(self.network), self.network.num_classes
         self.rigorous = {level: RigorousNetwork(self.network, level) for level in levels}
         self.crown: dict[str, RigorousCrown] = {}
+        self.model = model
+        self.decider: Decider | None = None
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
@@ -88,11 +95,20 @@ class _NetworkVerifier:
             margins[index] = self.rigorous[level].margins(images[index], labels[index], radii[index])
         for i in (~(margins > 0) & (radii > 0)).nonzero().flatten().tolist():  # what interval bounds do not prove
             method = lines[i].method
-            if method in CROWN_METHODS:
+            if method == BoundMethod.COMPLETE:
+                margins[i] = self._search(images[i : i + 1], labels[i : i + 1], radii[i].item())
+            elif method in CROWN_METHODS:
                 check = self.crown.setdefault(method, rigorous_check(self.network, method))
                 margins[i] = check.margins(images[i : i + 1], labels[i : i + 1], radii[i : i + 1]).item()
         self.agreement.boxes(images, torch.where(margins > 0, radii, 0.0))
         return margins > 0, margins
+
+    def _search(self, image: Tensor, label: Tensor, radius: float) -> float:
+        """The margin that branch and bound proves, -inf where it does not; the line has no proof to follow."""
+        if self.decider is None:
+            self.decider = Decider(self.model, self.network, Fraction(0))
+        (verdict,) = self.decider.at(Fraction(radius), Limits(budget=SEARCH_SECONDS))(image, label)
+        return verdict.bound if verdict.status == ROBUST and verdict.bound is not None else -math.inf
 
     def route_reasons(self, images: Tensor, lines: Sequence[Line]) -> list[str]:
         return ["" if line.route is None else "it names a route, but the model has one network" for line in lines]

@@ -15,7 +15,8 @@ from typing import Protocol
 import torch
 
 from acert_zoo.bounds.certifier import Certifier
-from acert_zoo.certificates.certify import batch_lines, make_certifier
+from acert_zoo.certificates.certifiers import make_certifier
+from acert_zoo.certificates.certify import batch_lines
 from acert_zoo.certificates.file import format_file
 from acert_zoo.certificates.lines import Header, Line
 from acert_zoo.certificates.packed_model import PackedModel

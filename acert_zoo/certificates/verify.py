@@ -38,7 +38,7 @@ from acert_zoo.data.checks import check_eval_mode, check_weights, pixel_sha256, 
 from acert_zoo.errors import AcertZooError, DownloadError, InvalidInputError, UnknownNameError
 from acert_zoo.exact_numbers import parse_eps, round_up
 from acert_zoo.network.torch_defaults import under_standard_defaults
-from acert_zoo.rounding import CROWN_METHODS, PROVED_LEVELS
+from acert_zoo.rounding import CROWN_METHODS, PROVED_LEVELS, BoundMethod
 
 BATCH_SIZE = 32
 LOGIT_NOISE = 1e-5  # float32 logits of another batch size or machine agree this well, relative to the largest
@@ -200,6 +200,8 @@ def _conclude(report: LineReport, line: Line, logits: Tensor, proved: bool, marg
         return replace(report, status=FAILED if reasons else NOTHING_CLAIMED, reasons=tuple(reasons))
     rigorous = line.rounding in PROVED_LEVELS
     noise = SLOPE_NOISE if line.method in CROWN_METHODS else MARGIN_NOISE
+    if line.method == BoundMethod.COMPLETE:
+        noise = math.inf  # another search ends with other leaves: that the margin is positive is what is proved again
     if rigorous and proved and line.margin is not None and line.margin > margin + noise * scale:
         reasons.append(f"the margin proved is {margin:g}, the line says {line.margin:g}")
     status = FAILED if reasons else PROVED

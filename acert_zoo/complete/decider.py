@@ -8,6 +8,7 @@ float64 with outward rounding (`proof.py`); where a leaf fails, the search goes 
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -71,6 +72,12 @@ class Decider:
         self.rigorous = self.prover.crown.rigorous
         self.above, self.below = round_up(eps), round_down(eps)
         self.leaf_seconds = 0.005  # what the last proof took, a leaf
+
+    def at(self, eps: Fraction, limits: Limits | None = None) -> Decider:
+        """A decider of the same network at another radius, with other limits."""
+        other = copy.copy(self)
+        other.above, other.below, other.limits = round_up(eps), round_down(eps), limits or self.limits
+        return other
 
     def __call__(self, images: Tensor, labels: Tensor) -> Iterator[Verdict]:
         """Verdicts of images float32 [N, C, H, W] with labels int64 [N], one after the other."""
