@@ -52,7 +52,8 @@ def make_certifier(
         check_weights(model)
         if elsewhere and "device" not in inspect.signature(own).parameters:
             raise InvalidInputError(f"a {type(model).__name__} is certified on the CPU alone, not on {str(where)!r}")
-        return own(method=method, rounding=rounding, budget=budget, **elsewhere)
+        certifier: Certifier = own(method=method, rounding=rounding, budget=budget, **elsewhere)
+        return certifier
     shape = input_shape or getattr(model, "input_shape", None) or tuple(images_shape[1:])
     reading = read(model, shape, mean, std)
     return NetworkCertifier(reading.network, shape, method, rounding, budget, reading.agreement, **elsewhere)
