@@ -1,4 +1,4 @@
-// Certified accuracy over eps, as steps; above it, where it is known, what an attack left, with the gap shaded.
+// Certified accuracy over eps, as steps; above it, where it is known, the images that are neither certified nor broken by an attack.
 import { area, curveStepAfter, curveStepBefore, line } from "d3-shape";
 import { frame } from "./axes.js";
 import { down, element, svg, thousands } from "./dom.js";
@@ -8,7 +8,7 @@ import { attackedAt, certifiedAt, epsText } from "./tradeoff-data.js";
 export function drawCurve(host, dataset, model) {
   const unit = dataset.step;
   const series = model.counts.map((_, k) => ({ eps: k * unit, y: certifiedAt(model, k) }));
-  const attacked = model.attacked ? model.counts.map((_, k) => ({ eps: k * unit, ...attackedAt(model, k) })) : [];
+  const attacked = model.attacked ? series.map((p, k) => ({ ...p, left: p.y + attackedAt(model, k).open })) : [];
   const top = Math.max(model.accuracy, series[0].y, 5);
   const chart = frame(host, {
     x: { domain: [0, dataset.last * unit], title: dataset.grey_levels ? "eps, in grey levels (1/255)" : "eps, in pixel units (white is 1)" },
@@ -20,9 +20,9 @@ export function drawCurve(host, dataset, model) {
   const x = (p) => sx(p.eps);
   const y = (p) => sy(p.y);
   if (attacked.length) {
-    const left = (p) => sy(p.attacked);
+    const left = (p) => sy(p.left);
     root.append(
-      svg("path", { class: "curve-gap", d: area(x, (p) => sy(p.certified), left)(attacked) }),
+      svg("path", { class: "curve-gap", d: area(x, y, left)(attacked) }),
       svg("path", { class: "attack", d: line(x, left).curve(curveStepAfter)(attacked) }),
     );
   }

@@ -10,9 +10,13 @@ export function epsText(dataset, k) {
 /** Certified accuracy in percent at stop k, from the stored radii (exact counts). */
 export const certifiedAt = (model, k) => (100 * model.counts[k]) / model.n;
 
-/** At stop k, of the images that were attacked: {attacked, certified} in percent and their number n, or null. */
+/**
+ * At stop k, of the n images that were attacked: {attacked, open} in percent, those that the attack left right and those
+ * among them that are not certified either; or null. Fewer images are attacked than certified, so charts put the open
+ * share on top of the certified accuracy of all: the two are then of one scale, whichever images come first.
+ */
 export function attackedAt({ attacked: a }, k) {
-  return a ? { attacked: (100 * a.unbroken[k]) / a.n, certified: (100 * a.certified[k]) / a.n, n: a.n } : null;
+  return a ? { attacked: (100 * a.unbroken[k]) / a.n, open: (100 * (a.unbroken[k] - a.certified[k])) / a.n, n: a.n } : null;
 }
 
 /** Half the width of the 95 % interval of a share (percent) of n images, in points. */
@@ -31,7 +35,7 @@ export function modelPoints(dataset, methods, models, k, measure, modelHref) {
     return {
       x: m.accuracy,
       y: measure === "acr" ? m.acr : certified,
-      gap: attack && [attack.certified, attack.attacked],
+      gap: attack && [certified, certified + attack.open],
       method: m.method,
       own: m.own,
       family: m.own || m.kind === "cascade" || m.kappa === null || m.method === "standard" ? null : `${m.method} ${m.eps_max}`,

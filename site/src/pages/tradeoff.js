@@ -93,7 +93,7 @@ function note(models, published) {
   }
   const attacks = [...new Set(models.map((m) => m.attacked?.n).filter(Boolean))];
   if (state.measure === "certified" && attacks.length) {
-    parts.push(`A shaded bar ends where an attack left off (first ${attacks.map(thousands).join(" or ")} images): the true robust accuracy is on it.`);
+    parts.push(`A shaded bar is the share of images, of the first ${attacks.map(thousands).join(" or ")}, that are neither certified nor broken by an attack.`);
   }
   const sources = new Map(published.map((f) => [f.source, f.url]));
   const links = [...sources].flatMap(([source, url], i) => [i ? "; " : "", url ? element("a", { href: url }, source) : source]);
