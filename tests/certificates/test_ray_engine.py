@@ -1,0 +1,155 @@
+"""The driver's side of the Ray engine, before a stand-in for Ray: what it hands over, keeps, and makes of errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from acert_zoo.certificates.ray_engine import AHEAD, RayEngine
+from acert_zoo.errors import InvalidInputError, MissingDependencyError
+
+
+class Reference:
+    """An object of the store; a task's value is made when it is asked for."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def binary(self) -> bytes:
+        return str(id(self)).encode()
+
+
+class TaskError(Exception):
+    def __init__(self, cause: Exception) -> None:
+        self.cause = cause
+
+
+class FakeRay(ModuleType):
+    """As much of Ray as the engine uses, with two CPUs; tasks end last first."""
+
+    def __init__(self) -> None:
+        super().__init__("ray")
+        self.exceptions = SimpleNamespace(RayTaskError=TaskError, RayError=ConnectionError)
+        self.begun = self.put_count = self.most_waiting = 0
+        self.cancelled: list[Any] = []
+        self.options: dict[str, Any] = {}
+
+    def is_initialized(self) -> bool:
+        return self.begun > 0
+
+    def init(self, **options: Any) -> None:
+        self.begun += 1
+
+    def shutdown(self) -> None:
+        self.begun = 0
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2.0}
+
+    def put(self, value: Any) -> Reference:
+        self.put_count += 1
+        return Reference(value)
+
+    def remote(self, **options: Any) -> Callable[..., Any]:
+        self.options = options
+        return lambda function: SimpleNamespace(remote=lambda *a: Reference(lambda: function(*a)))
+
+    def wait(self, waiting: list[Reference], num_returns: int) -> tuple[list[Reference], list[Reference]]:
+        self.most_waiting = max(self.most_waiting, len(waiting))
+        return waiting[-1:], waiting[:-1]
+
+    def get(self, reference: Reference) -> Any:
+        if not callable(reference.value):
+            return reference.value
+        try:
+            return reference.value()
+        except InvalidInputError as error:
+            raise TaskError(error) from error
+
+    def cancel(self, reference: Reference, force: bool) -> None:
+        self.cancelled.append(reference)
+
+
+class Job:
+    prepared = 0
+
+    def prepare(self) -> Callable[[range], bytes]:
+        self.prepared += 1
+        return self.work
+
+    @staticmethod
+    def work(rows: range) -> bytes:
+        if rows.start == 30:
+            raise InvalidInputError("an image cannot be read")
+        if rows.start == 50:
+            raise ConnectionError("the worker died")
+        return f"{rows.start}-{rows.stop}".encode()
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    fake = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    return fake
+
+
+def test_every_shard_once_few_at_a_time_and_the_job_put_and_prepared_once(ray: FakeRay) -> None:
+    engine, job, asked = RayEngine(), Job(), []
+
+    def shards() -> Iterator[tuple[int, range]]:
+        for k in range(9):
+            asked.append(k)
+            yield k, range(10 * k, 10 * k + 10)
+
+    outcomes = {}
+    for outcome in engine.run(job, shards()):
+        outcomes[outcome.shard] = outcome
+        assert len(asked) <= len(outcomes) + 2 * AHEAD
+    assert sorted(outcomes) == list(range(9))
+    assert outcomes[2].content == b"20-30"
+    assert str(outcomes[3].error) == "an image cannot be read"
+    assert isinstance(outcomes[3].error, InvalidInputError)  # not Ray's wrapping of it
+    assert isinstance(outcomes[5].error, ConnectionError)
+    assert (ray.most_waiting, ray.put_count, job.prepared) == (2 * AHEAD, 1, 1)
+    assert ray.options == {"num_cpus": 1, "max_retries": 3}
+
+
+def test_what_is_under_way_is_given_up_when_the_run_is(ray: FakeRay) -> None:
+    outcomes = RayEngine(workers=1).run(Job(), ((k, range(k, k + 1)) for k in range(9)))
+    next(outcomes)
+    outcomes.close()  # type: ignore[attr-defined]
+    assert not ray.cancelled  # one worker of two CPUs: nothing was handed over ahead
+    outcomes = RayEngine().run(Job(), ((k, range(k, k + 1)) for k in range(9)))
+    next(outcomes)
+    outcomes.close()  # type: ignore[attr-defined]
+    assert len(ray.cancelled) == 2 * AHEAD - 1
+
+
+def test_only_a_session_that_was_begun_here_is_ended_here(ray: FakeRay) -> None:
+    first = RayEngine()
+    RayEngine().close()
+    assert ray.begun == 1
+    first.close()
+    assert ray.begun == 0
+
+
+def test_refusals(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidInputError, match="workers must be a positive integer, got 0"):
+        RayEngine(workers=0)
+    with pytest.raises(InvalidInputError, match="no worker with 3 CPUs"):
+        RayEngine(threads=3)
+    assert ray.begun == 0
+
+    def unreachable(**options: Any) -> None:
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr(ray, "init", unreachable)
+    with pytest.raises(InvalidInputError, match="there is no Ray session at 'x:1': nobody answers"):
+        RayEngine("x:1")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'acert-zoo\[ray\]"):
+        RayEngine()
