@@ -93,7 +93,12 @@ class RayEngine:
         options: dict[str, Any] = {"address": address}
         if address is None:
             cpus = None if workers is None else workers * self.threads
-            options = {"num_cpus": cpus, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+            options = {
+                "address": "local",
+                "num_cpus": cpus,
+                "object_store_memory": STORE_BYTES,
+                "include_dashboard": False,
+            }
         for attempt in range(1, STARTS + 1):
             try:
                 self.ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **options)
