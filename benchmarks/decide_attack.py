@@ -37,7 +37,7 @@ def main(file: Path, points: int) -> None:
     model = acert_zoo.load_model(f"{header.model}.v{header.model_version}")
     network = trace(model).detach()
     exact = network.to(torch.float64)
-    arrays, _ = load_split(header.dataset, header.split)
+    arrays, _ = load_split(str(header.dataset), str(header.split))
     chosen = [line for line in verdicts.lines if line.method == "branch-and-bound" and line.status == "robust"]
     generator, objective = torch.Generator().manual_seed(0), margin_objective(model)
     tried = violations = 0

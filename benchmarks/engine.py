@@ -122,6 +122,10 @@ def measured_efficiency(model: str, n: int) -> Iterator[tuple[str, Any, str]]:
     source = SplitSource(dataset_info("cifar10"), "test")
     for workers in (1, 2):
         times: list[tuple[float, int]] = []
+
+        def note(done: int, total: int, times: list[tuple[float, int]] = times) -> None:
+            times.append((time.perf_counter(), done))
+
         with tempfile.TemporaryDirectory() as out:
             acert_zoo.certify_dataset(
                 model,
@@ -130,7 +134,7 @@ def measured_efficiency(model: str, n: int) -> Iterator[tuple[str, Any, str]]:
                 engine="ray",
                 workers=workers,
                 shard_size=256,
-                progress=lambda done, total, times=times: times.append((time.perf_counter(), done)),
+                progress=note,
             )
         (begin, before), (end, after) = times[workers], times[-1]
         rates[workers] = (after - before) / (end - begin)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -31,7 +32,8 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 def main(family: str, images: int, data_root: str | None, path: Path | None) -> None:
     """Measures the models between the neighbours of a family."""
     names = [n for n in acert_zoo.list_models(f"{family}_kappa*") if n.startswith(f"{family}_kappa")]
-    models = sorted((acert_zoo.load_model(name) for name in names), key=lambda m: m.info.kappa)
+    models: list[Any] = [acert_zoo.load_model(name) for name in names]
+    models.sort(key=lambda m: m.info.kappa)
     if len(models) < 2:
         raise click.UsageError(f"{family!r} has {len(models)} models; expected a family of two or more")
     info = models[0].info

@@ -100,7 +100,7 @@ class LirpaBounds:
         """
 
         def margins(points: Tensor) -> Tensor:
-            logits = self.module(points)
+            logits: Tensor = self.module(points)
             others = logits.scatter(1, labels.unsqueeze(1), -math.inf).amax(1)
             return logits.gather(1, labels.unsqueeze(1)).squeeze(1) - others
 

@@ -150,7 +150,7 @@ def certify_dataset(
         )
         first, _ = source.read(range(min(2, len(source)))) if len(source) else (torch.zeros(0, *(shape or ())), None)
         shape = tuple(shape or first.shape[1:])
-        settings = {"mean": mean, "std": std, "budget": budget, "device": device}
+        settings: dict[str, Any] = {"mean": mean, "std": std, "budget": budget, "device": device}
         certifier = make_certifier(model, (0, *shape), method=method, rounding=rounding, input_shape=shape, **settings)
         check_same_under(caller, model, first)
         size = images_at_a_time(batch_size, method)
@@ -179,7 +179,11 @@ def certify_dataset(
             std=None if std is None else tuple(std),
             device=device,
         )
-        own = open_engine(engine, address=ray_address, workers=workers, threads=threads) if _named(engine) else engine
+        own = (
+            open_engine(str(engine), address=ray_address, workers=workers, threads=threads)
+            if _named(engine)
+            else engine
+        )
         try:
             run_shards(own, job, plan, folder, source, progress)  # type: ignore[arg-type]
         finally:

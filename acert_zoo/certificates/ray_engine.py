@@ -52,7 +52,7 @@ class RayEngine:
         self.began = False
         if not ray.is_initialized():
             self._begin(address, workers)
-        room = int(ray.cluster_resources().get("CPU", 0)) // threads
+        room = int(self.ray.cluster_resources().get("CPU", 0)) // threads
         if not room:
             self.close()
             raise InvalidInputError(f"Ray has no worker with {threads} CPUs; give fewer threads")

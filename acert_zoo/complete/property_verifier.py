@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from acert_zoo.bounds.ibp import Interval
-from acert_zoo.complete.branch_and_bound import BranchAndBound, Schedule
+from acert_zoo.complete.branch_and_bound import BranchAndBound
 from acert_zoo.complete.conditions import Conditions, outer_box
 from acert_zoo.complete.counterexample import Counterexample, CounterexampleSearch
 from acert_zoo.complete.input_split import split_inputs
 from acert_zoo.complete.leaf_proof import LeafProver
 from acert_zoo.complete.linear_bounds import LinearBounds
-from acert_zoo.complete.optimise import optimise
+from acert_zoo.complete.optimise import Schedule, optimise
 from acert_zoo.complete.proof import check_proof
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.network.graph import Network
@@ -154,7 +154,9 @@ class PropertyVerifier:
         )
         for place, row in enumerate(chosen.tolist()):
             value = float(found.bounds[row])
-            (search.close_root if value > cushion else search.open_root)(place, found.state.pick([row]), value)
+            (search.close_root if value > cushion else search.open_root)(
+                place, found.state.pick(torch.tensor([row])), value
+            )
         while True:
             outcome = search.run(end)
             if outcome == "adversarial":

@@ -80,7 +80,7 @@ def _read_attack(folder: Path, info: ModelInfo, radii: np.ndarray) -> np.ndarray
         return None
     try:
         document = parse_json(stem.with_name(f"{stem.name}.attack.json").read_text(encoding="utf-8"))
-        attacked = np.load(stem.with_name(f"{stem.name}.attacked.npy"), allow_pickle=False)
+        attacked: np.ndarray = np.load(stem.with_name(f"{stem.name}.attacked.npy"), allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"the attack on {info.versioned_name} in {folder} cannot be read: {error}") from None
     if document.get("weights_sha256") != info.sha256:
