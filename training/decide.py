@@ -153,7 +153,7 @@ def gather(it: Subject, eps: str, folder: Path, budget: float) -> Decided:
                 raise InvalidInputError(
                     f"{path}: image {line.id} is {line.status} here, {other.status} in another file"
                 )
-    lines = []
+    lines: list[Any] = []
     while str(len(lines)) in found:
         lines.append(found[str(len(lines))])
     if not lines:

@@ -49,7 +49,7 @@ def certify(
 ) -> Decisions: ...
 
 
-def certify(
+def certify(  # type: ignore[misc]  # the overloads' options are the arguments below, which take no others
     model: nn.Module | str,
     images: Any,
     labels: Any = None,

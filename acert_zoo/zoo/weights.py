@@ -9,9 +9,10 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acert_zoo._files import open_plain
+from acert_zoo._files import open_plain, write_atomically
 from acert_zoo._json import canonical_json, parse_json
 from acert_zoo.errors import InvalidInputError, WeightsError
 
@@ -159,3 +160,12 @@ def _parts(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) ->
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     yield from parts
+
+
+def write_safetensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> tuple[str, int]:
+    """Writes tensors to `path` atomically and deterministically; returns (sha256, size) for the registry."""
+    content = serialize(tensors, metadata)
+    write_atomically(Path(path), content)
+    return hashlib.sha256(content).hexdigest(), len(content)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from acert_zoo.network import architectures
-from acert_zoo.zoo import resolve, weights
+from acert_zoo.zoo import resolve
 from acert_zoo.zoo.model import AcertModel
 from acert_zoo.zoo.model_info import ModelInfo
 
@@ -54,12 +51,3 @@ def record_of(model: AcertModel, folder: Path, **changes: Any) -> dict[str, Any]
     del config["format"], config["schema_version"]
     metric = {"metric": "accuracy", "value": 50.0, "unit": "%", "n": 100, "dataset": "cifar10", "split": "test"}
     return config | {"method": "acert", "metrics": [metric], "file": "checkpoints/small.v1.safetensors"} | changes
-
-
-def write_weights(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> tuple[str, int]:
-    """Writes a weights file; its (sha256, size), as registries record them."""
-    content = weights.serialize(tensors, metadata)
-    path.write_bytes(content)
-    return hashlib.sha256(content).hexdigest(), len(content)

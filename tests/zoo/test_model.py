@@ -18,7 +18,7 @@ from acert_zoo.network.tracing import trace
 from acert_zoo.zoo import registry, weights
 from acert_zoo.zoo.expected_logits import check_expected_logits, compute_expected_logits, reference_images
 from acert_zoo.zoo.model import AcertModel
-from tests.support.models import KWARGS, files_of, record_of, small_model, with_config, write_weights
+from tests.support.models import KWARGS, files_of, record_of, small_model, with_config
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = torch.linspace(0, 1, 2 * 3 * 8 * 8).view(2, 3, 8, 8)
@@ -50,7 +50,7 @@ def rewrite(folder: Path, **changes: Any) -> None:
 
 def put_weights(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Other tensors, with a digest that is right."""
-    sha256, size = write_weights(folder / "model.safetensors", tensors)
+    sha256, size = weights.write_safetensors(folder / "model.safetensors", tensors)
     rewrite(folder, sha256=sha256, size=size)
 
 
@@ -70,7 +70,7 @@ def test_the_four_kinds_of_names_give_the_same_network(zoo: Path, folder: Path) 
 
 def test_a_weights_file_of_the_registry_is_known_by_its_digest(zoo: Path, folder: Path, tmp_path: Path) -> None:
     tensors = weights.read_tensors((folder / "model.safetensors").read_bytes(), "w")
-    write_weights(tmp_path / "renamed.safetensors", tensors)  # without the config in its metadata
+    weights.write_safetensors(tmp_path / "renamed.safetensors", tensors)  # without the config in its metadata
     with pytest.raises(WeightsError, match="not a registered checkpoint and its metadata has no 'config'"):
         acert_zoo.load_model(tmp_path / "renamed.safetensors")
     (tmp_path / "copy.safetensors").write_bytes((folder / "model.safetensors").read_bytes())

@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 
 from acert_zoo.errors import InvalidInputError, WeightsError
 from acert_zoo.zoo import weights
-from tests.support.models import write_weights
 
 TENSORS = {
     "b.weight": torch.arange(6.0).view(2, 3),
@@ -38,7 +37,7 @@ def test_the_file_by_hand() -> None:
 
 
 def test_safetensors_itself_reads_what_is_written(tmp_path: Path) -> None:
-    sha256, size = write_weights(tmp_path / "w.safetensors", TENSORS, {"name": "x", "kappa": "0.25"})
+    sha256, size = weights.write_safetensors(tmp_path / "w.safetensors", TENSORS, {"name": "x", "kappa": "0.25"})
     content = (tmp_path / "w.safetensors").read_bytes()
     assert (hashlib.sha256(content).hexdigest(), len(content)) == (sha256, size)
     theirs = load_file(tmp_path / "w.safetensors")
@@ -99,7 +98,7 @@ def test_a_file_with_nan_is_not_loaded() -> None:
 
 def test_every_single_changed_byte_is_noticed_by_the_digest(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
-    sha256, size = write_weights(path, {"x": torch.ones(3)})
+    sha256, size = weights.write_safetensors(path, {"x": torch.ones(3)})
     good = path.read_bytes()
     for i in range(size):
         path.write_bytes(good[:i] + bytes([good[i] ^ 1]) + good[i + 1 :])
@@ -111,7 +110,7 @@ def test_every_single_changed_byte_is_noticed_by_the_digest(tmp_path: Path) -> N
 @pytest.mark.parametrize("length", [0, 1, 50])
 def test_truncated_and_lengthened_files_are_noticed_before_reading(tmp_path: Path, length: int) -> None:
     path = tmp_path / "w.safetensors"
-    sha256, size = write_weights(path, TENSORS)
+    sha256, size = weights.write_safetensors(path, TENSORS)
     os.truncate(path, length)
     with pytest.raises(WeightsError, match=rf"{length} bytes instead of {size}"):
         weights.read_verified(path, sha256, size)
