@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -153,12 +154,18 @@ def _check_steadiness(
     recorded = _or_none(model, images, normalize, grad=True)
     if recorded is None:  # operations in place may forbid gradients
         recorded = first
-    for other, mine in ((again, first), (single, first[:1]), (recorded, first)):
+    tracked = _or_none(model, images.clone().requires_grad_(), normalize, grad=True)
+    if tracked is None:  # so may they where the images are what is changed
+        tracked = first
+    turned = _or_none(model, images.contiguous(memory_format=torch.channels_last), normalize)
+    if turned is None:  # `view` takes no other memory format
+        turned = first
+    for other, mine in ((again, first), (single, first[:1]), (recorded, first), (tracked, first), (turned, first)):
         same_form = isinstance(other, Tensor) and other.shape == mine.shape
         if not same_form or not (mine - other).abs().max().item() <= 1e-4 * size:
             raise InvalidInputError(
-                "the model's logits of one image change between calls, with the other images beside it, or with "
-                "torch.no_grad()"
+                "the model's logits of one image change between calls, with the other images beside it, with "
+                "torch.no_grad(), with images that require gradients, or with their memory format"
             )
     if not state.unchanged(model):
         raise InvalidInputError(
@@ -170,6 +177,8 @@ def _check_steadiness(
 def _or_none(*arguments: Any, **options: Any) -> Any:
     """The logits; None where the user's code raises."""
     try:
-        return _logits(*arguments, **options)
+        with warnings.catch_warnings():  # of torch, on what only these calls do
+            warnings.simplefilter("ignore")
+            return _logits(*arguments, **options)
     except Exception:
         return None

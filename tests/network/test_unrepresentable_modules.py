@@ -72,6 +72,7 @@ HOSTILE = {
     "counter": counted,
     "buffer": buffered,
     "numpy": numpy,
+    "gradients": lambda m, x, y: -y if x.requires_grad else y,
     "grad mode": lambda m, x, y: y if torch.is_grad_enabled() else -y,
     "bright": bright,
     "sly": sly(1.01, 0.0),
@@ -89,6 +90,19 @@ def test_what_no_network_can_represent_is_refused(name):
     images = 0.95 + 0.05 * torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     with pytest.raises((InvalidInputError, UnsupportedLayerError)):
         acert_zoo.certify(Code(HOSTILE[name]).eval(), images)
+
+
+def test_a_model_that_asks_for_the_memory_format_is_refused():
+    class Order(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(48, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x.flatten(1)) * (1.0 if x.is_contiguous() else -1.0)
+
+    with pytest.raises(InvalidInputError, match="memory format"):
+        acert_zoo.certify(Order().eval(), torch.rand(2, 3, 4, 4))
 
 
 def test_a_common_bias_hides_nothing_and_costs_nothing():
