@@ -41,6 +41,7 @@ SLOW = (
     "cli/test_certify.py",
     "cli/test_terminal.py",
     "complete/test_against_enumeration.py",
+    "certificates/test_ray_session.py",
     "gallery/test_browser.py",
     "hub/",
     "network/test_fuzz_modules.py",
