@@ -13,14 +13,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from acert_zoo._files import check_path, is_plain_file, locked, read_text, write_atomically
 from acert_zoo._json import parse_json
 from acert_zoo.certificates.file import read_file
 from acert_zoo.certificates.lines import Header
-from acert_zoo.data.pixel_source import PixelSource
 from acert_zoo.errors import CertificateFileError, InvalidInputError
+
+if TYPE_CHECKING:
+    from acert_zoo.data.pixel_source import PixelSource  # needs torch, which listing and help do without
 
 PLAN = "run.json"
 FORMAT = "acert-zoo-run"
