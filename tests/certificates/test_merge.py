@@ -78,7 +78,7 @@ def test_a_folder_stands_for_its_files(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     write(tmp_path / "run" / "b.jsonl", ["2", "3"])
     write(tmp_path / "run" / "a.jsonl", ["0", "1"])
-    (tmp_path / "run" / "run.json").write_text("{}")
+    (tmp_path / "run" / "notes.json").write_text("{}")
     merge_files([tmp_path / "run"], tmp_path / "out.jsonl")
     merged = Certificates.load(tmp_path / "out.jsonl")
     assert merged.ids == ["0", "1", "2", "3"]

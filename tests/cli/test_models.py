@@ -20,7 +20,7 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_list_shows_one_line_a_model_with_the_recorded_decimals(zoo: str) -> None:
     header, row = run("list").stdout.splitlines()
     assert header.split()[0] == "model"
-    assert row.split() == [zoo, "cifar10", "acert", "0.25", "54.30", "29.57", "41.10", "at", "2/255"]
+    assert row.split() == [zoo, "cifar10", "acert", "0.25", "54.30", "41.10", "at", "2/255", "29.57"]
 
 
 def test_list_by_data_set(zoo: str) -> None:
