@@ -39,7 +39,6 @@ def seconds_of(recipe_name: str, changes: list[str], steps: int, keep: bool) -> 
     """Seconds of each measured step, after five that are not measured."""
     if keep:
         keep_freed_memory()
-    torch.set_flush_denormal(True)
     torch.set_num_threads(1)
     fixed = ["radius.first_epochs=0", "radius.ramp_epochs=0", "validation_images=1", "optimizer.lr=1e-5"]
     recipe = load_recipe(recipe_name, [*changes, *fixed])
@@ -84,4 +83,5 @@ def main(recipe: str, objective: str, steps: int, path: str | None, row: int | N
 
 
 if __name__ == "__main__":
+    torch.set_flush_denormal(True)  # as training/train.py does, as a program of its own
     main()

@@ -36,7 +36,6 @@ def _refusals() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
     finally:
         distributed.shutdown()
-        torch.set_flush_denormal(False)  # proofs in the same process need denormal numbers
 
 
 @click.group()
@@ -68,7 +67,6 @@ def run(
 ) -> None:
     """Trains on, from where the last call ended; writes the weights once the recipe is done."""
     keep_freed_memory()
-    torch.set_flush_denormal(True)  # as training/train.py: saturated losses have denormal gradients
     with _refusals():
         resolved = load_recipe(recipe, (*SPEED, *overrides))
         folder = state / "run"
@@ -94,4 +92,5 @@ def join(parts: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
+    torch.set_flush_denormal(True)  # as training/train.py does, as a program of its own
     main()
