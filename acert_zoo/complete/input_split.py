@@ -55,7 +55,7 @@ def split_inputs(
         box = Interval(torch.cat([low for low, _ in taken]), torch.cat([high for _, high in taken]))
         boxes = crown.boxes_over(box, deadline=end)
         lowest, weight = _excluded(crown, conditions, boxes)
-        left = (lowest <= 0).nonzero().squeeze(1)
+        left = (~(lowest > 0)).nonzero().squeeze(1)  # NaN is left, too
         parts += len(box.lower) - len(left)
         if len(left) == 0:
             continue

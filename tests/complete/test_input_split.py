@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from fractions import Fraction
 
+import pytest
 import torch
 
 from acert_zoo.bounds.ibp import Interval
@@ -58,3 +59,16 @@ def test_the_time_is_kept() -> None:
     outcome = split_inputs(crown, CounterexampleSearch(network, crown, (2,)), case, time.perf_counter() - 1)
     assert outcome.late
     assert not outcome.done
+
+
+def test_a_bound_that_is_no_number_excludes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What overflows gives NaN, which is neither above 0 nor below."""
+    network = tiny_network(6)
+    crown = RigorousCrown(network)
+    case = Case((Fraction(0),) * 2, (Fraction(1),) * 2, ((Inequality.of({0: Fraction(1)}, Fraction(-10**6)),),))
+    search = CounterexampleSearch(network, crown, (2,))
+    assert split_inputs(crown, search, case, time.perf_counter() + 60).done  # the first output is never that small
+    monkeypatch.setattr(
+        crown, "rows_over", lambda boxes, rows, const: (torch.full((len(rows),), torch.nan, dtype=F64), None)
+    )
+    assert not split_inputs(crown, search, case, time.perf_counter() + 0.5).done
