@@ -173,7 +173,7 @@ def certify_dataset(
             batch_size=size,
             threads=threads,
             input_shape=shape,
-            level=rounding,
+            rounding=rounding,
             budget=budget,
             mean=None if mean is None else tuple(mean),
             std=None if std is None else tuple(std),

@@ -148,7 +148,7 @@ def read_plan(folder: Path) -> Plan | None:
         return None
     try:
         values = parse_json(read_text(path, 1 << 20))
-        if values.pop("format") != FORMAT or values.pop("schema_version") != SCHEMA_VERSION:
+        if values.pop("format", None) != FORMAT or values.pop("schema_version", None) != SCHEMA_VERSION:
             raise ValueError("another format or schema_version")
         header = Header(**values.pop("header"))
         plan = Plan(header=header, **values)

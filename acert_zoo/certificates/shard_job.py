@@ -42,14 +42,14 @@ class CertifyJob:
 
     Attributes:
         header: of a shard's file, but for `n` and, where a method may give less, `rounding`.
-        level: the rounding level that is asked for.
+        rounding: the level that is asked for; the header has what was reached.
         threads: of torch, on which the bits of the radii depend.
     """
 
     model: PackedModel
     source: PixelSource
     header: Header
-    level: str
+    rounding: str
     batch_size: int
     threads: int
     input_shape: tuple[int, ...]
@@ -69,7 +69,7 @@ class CertifyJob:
                 self.model.unpack(),
                 (0, *self.input_shape),
                 method=self.header.method,
-                rounding=self.level,
+                rounding=self.rounding,
                 mean=self.mean,
                 std=self.std,
                 budget=self.budget,
