@@ -58,7 +58,7 @@ def main(file: Path, points: int) -> None:
             near = (margin < NEAR).nonzero().squeeze(1)
             if len(near):
                 violations += int((exact(x.detach()[near].double()).argmax(1) != line.label).sum())
-            smallest, tried, step = min(smallest, float(margin.min())), tried + BATCH, step + 1
+            smallest, tried, step = min(smallest, float(margin.detach().min())), tried + BATCH, step + 1
             x = box.clamp(x.detach() - eps * (0.5 if step % 20 < 8 else 0.1) * gradient.sign())
     seconds = time.perf_counter() - started
     print(f"{len(chosen)} images, {tried:,} points, {violations} violations")
