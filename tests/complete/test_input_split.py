@@ -65,7 +65,7 @@ def test_a_bound_that_is_no_number_excludes_nothing(monkeypatch: pytest.MonkeyPa
     """What overflows gives NaN, which is neither above 0 nor below."""
     network = tiny_network(6)
     crown = RigorousCrown(network)
-    case = Case((Fraction(0),) * 2, (Fraction(1),) * 2, ((Inequality.of({0: Fraction(1)}, Fraction(-10**6)),),))
+    case = Case((Fraction(0),) * 2, (Fraction(1),) * 2, ((Inequality.of({0: Fraction(1)}, Fraction(-(10**6))),),))
     search = CounterexampleSearch(network, crown, (2,))
     assert split_inputs(crown, search, case, time.perf_counter() + 60).done  # the first output is never that small
     monkeypatch.setattr(
