@@ -18,8 +18,8 @@ import torch
 import acert_zoo
 from acert_zoo._files import write_atomically
 from acert_zoo.zoo.interpolation import interpolate
-from training.recipe import load_recipe
-from training.validation import Validation
+from training.recipes.recipe import load_recipe
+from training.run.validation import Validation
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 

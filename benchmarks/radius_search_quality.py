@@ -19,9 +19,9 @@ import click
 import torch
 
 from acert_zoo.errors import AcertZooError
-from training.loop import Trainer
-from training.recipe import Recipe, load_recipe
-from training.run_folder import RunFolder
+from training.recipes.recipe import Recipe, load_recipe
+from training.run.loop import Trainer
+from training.run.run_folder import RunFolder
 
 SEARCHES = {
     "cheap": [],  # the recipe's own

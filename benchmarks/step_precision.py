@@ -21,9 +21,9 @@ import click
 import torch
 from training_step import small_root
 
-from training.loop import Trainer
-from training.memory import keep_freed_memory
-from training.recipe import load_recipe
+from training.compute.memory import keep_freed_memory
+from training.recipes.recipe import load_recipe
+from training.run.loop import Trainer
 
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 ROWS: list[tuple[str, bool, list[str], dict[str, str]]] = [  # what, kept memory, recipe values, environment

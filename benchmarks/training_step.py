@@ -24,8 +24,8 @@ import acert_zoo
 from acert_zoo.data import datasets
 from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import DatasetNotFoundError
-from training.loop import Trainer
-from training.recipe import Recipe, load_recipe
+from training.recipes.recipe import Recipe, load_recipe
+from training.run.loop import Trainer
 
 WARM_EPOCHS = 2  # before the measured steps
 

@@ -11,7 +11,7 @@ from acert_zoo.complete import linear_rules
 from acert_zoo.network import graph, onnx_writer
 from acert_zoo.network.graph import Step
 from acert_zoo.network.rule_table import RuleTable
-from training import crown_ibp
+from training.method import crown_ibp
 
 TABLES = {
     "interval bounds": ibp.RULES,

@@ -25,10 +25,10 @@ from acert_zoo.data import datasets
 from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import AcertZooError, InvalidInputError
 from acert_zoo.exact_numbers import decimal_down, parse_eps, round_down
-from training.environment import versions
-from training.evaluation import floor_decimal, read_radii
-from training.subject import zoo_subject
-from training.zoo_folder import ZooFolder, dump_json, write_atomic
+from training.compute.environment import versions
+from training.results.evaluation import floor_decimal, read_radii
+from training.results.subject import zoo_subject
+from training.results.zoo_folder import ZooFolder, dump_json, write_atomic
 
 SCHEMA_VERSION = 1
 LIMIT = 1000

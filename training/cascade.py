@@ -35,12 +35,12 @@ from acert_zoo.network.tracing import trace
 from acert_zoo.zoo import registry
 from acert_zoo.zoo.model import AcertModel
 from acert_zoo.zoo.model_info import ModelInfo
-from training import tradeoff
-from training.cascade_search import Candidate, Measured, choose, search
+from training.cascades.search import Candidate, Measured, choose, search
 from training.evaluate import evaluate_with_bar, summary
-from training.figure_style import Point
-from training.zoo_entry import add_entry
-from training.zoo_folder import ZooFolder, write_atomic
+from training.report import tradeoff
+from training.report.figure_style import Point
+from training.report.zoo_entry import add_entry
+from training.results.zoo_folder import ZooFolder, write_atomic
 
 LICENSE = "Apache-2.0"
 DRAWN = 20  # points of the front in the figure

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from acert_zoo.errors import AcertZooError, UnknownNameError
-from training.figure_style import METHODS
-from training.paper_reference import PAPER
-from training.tradeoff import registry_points
-from training.zoo_folder import ZooFolder
+from training.report.figure_style import METHODS
+from training.report.paper_reference import PAPER
+from training.report.tradeoff import registry_points
+from training.results.zoo_folder import ZooFolder
 
 Curve = Sequence[tuple[float, float]]  # (accuracy %, ACR %)
 

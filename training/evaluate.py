@@ -25,11 +25,11 @@ from acert_zoo.data import datasets
 from acert_zoo.data.registration import register_own
 from acert_zoo.errors import AcertZooError, InvalidInputError
 from acert_zoo.exact_numbers import decimal_down
-from training import distributed
-from training.environment import versions
-from training.evaluation import Evaluation, differences
-from training.subject import run_subject, zoo_subject
-from training.zoo_folder import ZooFolder, dump_json, write_atomic
+from training.compute import distributed
+from training.compute.environment import versions
+from training.results.evaluation import Evaluation, differences
+from training.results.subject import run_subject, zoo_subject
+from training.results.zoo_folder import ZooFolder, dump_json, write_atomic
 
 CHUNK = 500
 
@@ -135,7 +135,7 @@ def put_into_zoo(zoo: ZooFolder, evaluation: Evaluation) -> None:
         InvalidInputError: the stored evaluation counts more images.
     """
     from acert_zoo.zoo import registry
-    from training.zoo_entry import add_entry
+    from training.report.zoo_entry import add_entry
 
     info = next(
         m
@@ -171,7 +171,7 @@ def one_per_dataset() -> list[str]:
     "--check", is_flag=True, help="Compare with the stored evaluation, radius by radius; exit 1 on a difference."
 )
 @click.option("--store", is_flag=True, help="Put the result into the registry, the stored evaluation and the card.")
-@click.option("--decide", "decide_eps", metavar="EPS", help="Decide images at EPS instead (training/decide.py).")
+@click.option("--decide", "decide_eps", metavar="EPS", help="Decide at EPS instead (training/results/decide.py).")
 @click.option("--budget", type=float, default=60.0, show_default=True, help="With --decide: seconds an image.")
 @click.option("--verdicts", type=click.Path(file_okay=False, path_type=Path), help="With --decide: folder of verdicts.")
 @click.option("--shard", metavar="K/N", help="With --decide: only every N-th image, from the K-th on.")
@@ -210,7 +210,7 @@ def main(
     if decide_eps is not None:
         if model_name is None or verdicts is None or limit is None:
             raise click.UsageError("--decide needs --model, --limit and --verdicts")
-        from training.decide import decide_and_report
+        from training.results.decide import decide_and_report
 
         zoo = ZooFolder(root) if root else ZooFolder()
         decide_and_report(zoo, model_name, decide_eps, limit, verdicts, budget, shard, data_root, store_it=store)

@@ -24,8 +24,13 @@ from acert_zoo.errors import AcertZooError, InvalidInputError
 from acert_zoo.network import architectures
 from acert_zoo.zoo import registry, weights
 from acert_zoo.zoo.expected_logits import compute_expected_logits
-from training import cards
-from training.deployment import (
+from training.evaluate import evaluate_with_bar, summary
+from training.recipes.recipe import Recipe
+from training.report import cards
+from training.report.zoo_entry import add_entry
+from training.results.evaluation import Evaluation
+from training.results.zoo_folder import ZooFolder, write_atomic
+from training.run.deployment import (
     arch_arguments,
     check_folding,
     fold,
@@ -34,11 +39,6 @@ from training.deployment import (
     tensors_of,
     trained_model,
 )
-from training.evaluate import evaluate_with_bar, summary
-from training.evaluation import Evaluation
-from training.recipe import Recipe
-from training.zoo_entry import add_entry
-from training.zoo_folder import ZooFolder, write_atomic
 
 LICENSE = "Apache-2.0"
 

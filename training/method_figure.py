@@ -21,8 +21,8 @@ from acert_zoo.bounds.ibp import robust_margin
 from acert_zoo.data.registration import dataset_info
 from acert_zoo.network.graph import Network
 from acert_zoo.network.tracing import trace
-from training.adaptive_radius import adaptive_radius
-from training.figure_style import THEMES, Theme
+from training.method.adaptive_radius import adaptive_radius
+from training.report.figure_style import THEMES, Theme
 
 MODEL = "cifar10_kappa025"
 FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"

@@ -16,13 +16,14 @@ import torch
 from acert_zoo.data import datasets
 from acert_zoo.errors import AcertZooError, InvalidInputError
 from acert_zoo.zoo import weights
-from training import distributed, packed_data
-from training.deployment import deployed_model, read_run, tensors_of
-from training.memory import keep_freed_memory
-from training.recipe import load_recipe
-from training.run_folder import RunFolder
+from training.compute import distributed
+from training.compute.memory import keep_freed_memory
+from training.recipes.recipe import load_recipe
+from training.run import packed_data
+from training.run.deployment import deployed_model, read_run, tensors_of
+from training.run.run_folder import RunFolder
+from training.run.weight_parts import read_parts, write_parts
 from training.train import run as train
-from training.weight_parts import read_parts, write_parts
 
 SPEED = ("precision=bfloat16", "compile=true")  # what a step gains by, and weights that fit half the room
 

@@ -27,11 +27,11 @@ from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import AcertZooError, CertificateFileError, InvalidInputError, UnknownNameError
 from acert_zoo.zoo import registry, resolve, weights
 from acert_zoo.zoo.model_info import ModelInfo
-from training import card_text, cards, tradeoff
-from training.evaluation import RADIUS_ATOL, RADIUS_RTOL
-from training.figure_style import THEMES
-from training.figures import digest, draw
-from training.zoo_folder import ZooFolder, dump_json
+from training.report import card_text, cards, tradeoff
+from training.report.figure_style import THEMES
+from training.report.figures import digest, draw
+from training.results.evaluation import RADIUS_ATOL, RADIUS_RTOL
+from training.results.zoo_folder import ZooFolder, dump_json
 
 CERTIFICATES = "certificates.jsonl"
 FIGURE = "tradeoff"

@@ -25,12 +25,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from acert_zoo.data import datasets
 from acert_zoo.data.registration import register_own
 from acert_zoo.errors import AcertZooError, InvalidInputError, UnknownNameError
-from training import distributed
-from training.loop import Trainer
-from training.memory import keep_freed_memory
-from training.objectives import find_objective
-from training.recipe import Recipe, known_keys, load_recipe
-from training.run_folder import RunError, RunFolder
+from training.compute import distributed
+from training.run.loop import Trainer
+from training.compute.memory import keep_freed_memory
+from training.method.objectives import find_objective
+from training.recipes.recipe import Recipe, known_keys, load_recipe
+from training.run.run_folder import RunError, RunFolder
 
 LINE_SECONDS = 60.0  # from one line to the next where there is no terminal
 INTERRUPTED = 130  # exit code after Ctrl-C or SIGTERM, with a state that resumes

@@ -123,7 +123,7 @@ def _affine(step: Affine, box: Interval | Ball) -> Ball:
             weight, magnitude = weight * x.scale, magnitude * x.scale
         else:
             center, radius = center * x.scale, radius * x.scale
-    if weight.dtype == torch.bfloat16:  # a training step in lower precision (training/precision.py)
+    if weight.dtype == torch.bfloat16:  # a training step in lower precision (training/compute/precision.py)
         center, radius = center.bfloat16(), radius.bfloat16()
     return Ball(step.map(center, weight, step.bias), step.map(radius, magnitude))
 

@@ -11,7 +11,7 @@ from acert_zoo.errors import InvalidInputError
 from acert_zoo.network import architectures
 from acert_zoo.network.graph import Add, AvgPool, BatchNorm, Conv
 from acert_zoo.network.tracing import trace
-from training.deployment import fold
+from training.run.deployment import fold
 
 COMMON = {"input_shape": [3, 9, 9], "num_classes": 4, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
 

@@ -75,7 +75,7 @@ def cross_entropy(logits: np.ndarray, labels: Tensor) -> float:
 
 
 def slow_penalty(normalized: tuple, boxes: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    """w_tight L_tight + w_relu L_relu with the default settings, by their definition (training/regularizers.py)."""
+    """w_tight L_tight + w_relu L_relu with the default settings, by definition (training/method/regularizers.py)."""
     w_0 = np.mean(normalized[1] - normalized[0]) / 2
     tight = np.mean([max(0.5 - w_0 / max(np.mean(h - lo) / 2, 1e-12), 0) / 0.5 for lo, h in boxes])
     terms = []

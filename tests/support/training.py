@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from acert_zoo.network import architectures
 from acert_zoo.network.graph import Network
 from acert_zoo.network.tracing import trace
-from training.loss import Batch
-from training.recipe import Recipe
+from training.method.loss import Batch
+from training.recipes.recipe import Recipe
 
 VALIDATION = 5000  # what data.load_split holds out
 

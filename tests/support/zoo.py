@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from training.loop import build_model
-from training.recipe import Recipe
-from training.zoo_folder import ZooFolder
+from training.recipes.recipe import Recipe
+from training.results.zoo_folder import ZooFolder
+from training.run.loop import build_model
 
 SMALL = {"convs": [[3, 4], [4, 2]], "hidden": 6}
 
@@ -63,7 +63,7 @@ def make_run(folder: Path, seed: int = 0, *, epochs_done: int | None = None, **r
 
 def make_data(root: Path, model_run: Path | None = None, test: int = 40) -> Path:
     """CIFAR-10's layout with random images; labels that the run's network gets right for about two thirds of them."""
-    from training.deployment import read_run, trained_model
+    from training.run.deployment import read_run, trained_model
 
     generator = np.random.default_rng(0)
     folder = root / "cifar10"
@@ -97,7 +97,8 @@ def snapshot(root: Path) -> dict[str, bytes]:
 
 def plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures that hold their digest alone: drawing takes a second each, and is tested in test_tradeoff.py."""
-    from training import figures, publish, tradeoff
+    from training import publish
+    from training.report import figures, tradeoff
 
     def draw(kind: str, points: Any, theme: str, mark: str | None = None, form: str = "svg") -> bytes:
         return f"<!-- {figures.digest(kind, points, theme, mark)} -->".encode()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training.attack import Attacked, attack_ladder, store_attacked
-from training.zoo_folder import ZooFolder
+from training.results.zoo_folder import ZooFolder
 
 
 class OnePixel(nn.Module):

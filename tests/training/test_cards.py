@@ -1,152 +1,14 @@
 from __future__ import annotations
 
-import re
-import tomllib
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 from click.testing import CliRunner
-from huggingface_hub import ModelCard
-from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from acert_zoo.zoo.model_info import Metric, ModelInfo
 from tests.support.zoo import empty_zoo, make_data, make_run, plain_figures, snapshot
-from training import card_text, cards
+from training.cards import main
 from training.export import export
-from training.recipe import Recipe
-from training.zoo_folder import ZooFolder
-
-
-def metric(name: str, value: float, eps: str | None = None, unit: str = "%") -> Metric:
-    proof = {} if name == "accuracy" else {"method": "ibp", "rounding": "real-sound"}
-    return Metric(metric=name, value=value, unit=unit, n=10000, dataset="cifar10", split="test", eps=eps, **proof)
-
-
-INFO = ModelInfo(
-    name="cifar10_kappa025",
-    arch="cnn",
-    arch_kwargs={},
-    dataset="cifar10",
-    method="acert",
-    kappa=0.25,
-    eps_max="8.8/255",
-    sha256="ab" * 32,
-    parameters=1116970,
-    metrics=(
-        metric("accuracy", 55.399999),
-        metric("acr", 0.010449999, unit="pixel"),
-        metric("acr_percent", 30.279999, "8.8/255"),
-        metric("certified_accuracy", 40.999999, "2/255"),
-        metric("certified_accuracy", 14.2, "8/255"),
-    ),
-    recipe=Recipe().to_dict() | {"arch_kwargs": {"convs": [[32, 2]], "hidden": 256}},
-    training={"seconds": 6543.0, "epochs": 16, "threads": 2},
-    license="Apache-2.0",
-)
-
-
-@pytest.fixture
-def card() -> str:
-    return card_text.render(INFO, evaluation={"test_inexact": list(range(20))}, figure="figures/cifar10_kappa025")
-
-
-def test_every_part_is_there(card: str) -> None:
-    headings = re.findall(r"^## (.+)$", card, re.MULTILINE)
-    expected = ["Use", "Results", "What is proved", "Intended use and limits", "Training", "Versions", "Licence"]
-    assert headings == [*expected, "Citation"]
-    assert 'load_model("cifar10_kappa025")' in card
-    assert "1 h 49 min on 2 threads of a CPU, 16 epochs" in card
-    assert "20 of these test images are JPEG approximations" in card
-    assert "figures/cifar10_kappa025-dark.svg" in card
-    assert "arXiv:2307.13078" in card
-    assert "`real-sound`" in card
-
-
-def test_figures_are_rounded_down_and_carry_n_method_and_rounding(card: str) -> None:
-    assert "| natural accuracy, % | 55.39 | 10,000 | - | - |" in card
-    assert "| average certified radius (ACR), pixel units | 0.010449 | 10,000 | IBP | real-sound |" in card
-    assert "| ACR, % of 8.8/255 (radii capped there) | 30.27 | 10,000 | IBP | real-sound |" in card
-    assert "| certified accuracy at 2/255, % | 40.99 | 10,000 | IBP | real-sound |" in card
-    assert "| certified accuracy at 8/255, % | 14.20 | 10,000 | IBP | real-sound |" in card
-    assert "41.00" not in card
-
-
-def test_metadata_pass_huggingface_hubs_validation(card: str) -> None:
-    read = ModelCard(card)
-    assert read.data.license == "apache-2.0"
-    assert read.data.library_name == "acert-zoo"
-    assert read.data.pipeline_tag == "image-classification"
-    assert read.data.datasets == ["uoft-cs/cifar10"]
-    assert read.data.model_name == "cifar10_kappa025"
-    assert len(read.data.eval_results) == 5
-    front = yaml.safe_load(card.split("---")[1])
-    _, results = model_index_to_eval_results(front["model-index"])
-    certified = next(r for r in results if r.metric_type == "certified_accuracy" and r.metric_args["eps"] == "2/255")
-    expected = {"eps": "2/255", "norm": "linf", "method": "ibp", "rounding": "real-sound", "n": 10000, "unit": "%"}
-    assert certified.metric_args == expected
-    assert certified.metric_value == 40.999999
-    assert str(ModelCard(card)) == card  # reading and writing it again changes nothing
-
-
-def test_the_recipe_in_the_card_is_the_recipe(card: str) -> None:
-    text = re.search(r"```toml\n(.*?)```", card, re.DOTALL)
-    assert Recipe.from_dict(tomllib.loads(text[1])).to_dict() == INFO.recipe
-
-
-def test_a_card_says_where_training_began_and_what_is_not_the_papers(card: str) -> None:
-    assert "trains the model again" in card
-    assert "no such floor" not in card
-    recipe = Recipe.from_dict({"init_from": "runs/a", "radius": {"eps_min": "2/255"}}).to_dict()
-    other = " ".join(card_text.render(replace(INFO, recipe=recipe)).split())
-    assert "beginning with the weights of `a` (whose own cost comes on top)" in other
-    assert "trains the last step again" in other
-    assert "No image was trained at a radius below 2/255 (`radius.eps_min`" in other
-    assert "no such floor" not in card_text.render(replace(INFO, method="ibp", recipe=recipe))
-
-
-def test_a_card_for_the_hub_loads_from_its_repository() -> None:
-    card = card_text.render(INFO, repo_id="owner/acert-x", figure="tradeoff", figure_form="png")
-    assert 'load_model("hf-hub:owner/acert-x")' in card
-    assert 'src="tradeoff-light.png"' in card
-
-
-def test_without_certificates_none_are_claimed() -> None:
-    standard = replace(INFO, method="standard", kappa=None, metrics=INFO.metrics[:1], recipe={})
-    card = card_text.render(standard)
-    assert "certified accuracy" not in card.split("## Use")[0].split("---")[2]
-    assert "Nothing: no certified metric is recorded" in card
-    assert ModelCard(card).data.eval_results[0].metric_value == 55.399999
-
-
-def test_a_cascades_stages_are_listed() -> None:
-    members = [{"name": "cifar10_kappa025.v1"}, {"name": "cifar10_accurate.v1"}]
-    cascade = replace(INFO, name="cifar10_cascade", kind="cascade", method="cascade", kappa=None, recipe={})
-    card = card_text.render(cascade, cascade={"members": members, "gates": ["2/255"]})
-    assert "| 1 | `cifar10_kappa025.v1` | its own prediction is proved at radius 2/255 |" in card
-    assert "| 2 | `cifar10_accurate.v1` | no earlier stage did |" in card
-
-
-def test_a_cascades_card_says_how_it_came_about_and_what_is_proved() -> None:
-    document = {"members": [{"name": "cifar10_kappa025.v1"}, {"name": "cifar10_accurate.v1"}], "gates": ["2/255"]}
-    recipe = {"members": ["cifar10_kappa025.v1", "cifar10_accurate.v1"], "gates": ["2/255"], "chosen": "by hand"}
-    info = replace(INFO, name="cifar10_cascade", kind="cascade", method="cascade", kappa=None, recipe=recipe)
-    card = card_text.render(info, cascade=document)
-    assert "Trained with" not in card
-    assert "training/train.py" not in card
-    command = "add cifar10_cascade --member cifar10_kappa025.v1 --member cifar10_accurate.v1 --gate 2/255"
-    assert command in card
-    assert "chosen by hand" in card
-    assert "only the last stage's own radius is proved at the level `real-sound`" in " ".join(card.split())
-    assert "proof about this network" not in card
-
-
-def test_blocks_are_replaced_between_their_markers_only() -> None:
-    text = "a\n<!-- zoo-table -->\nold \\1\n<!-- /zoo-table -->\nb\n"
-    filled = cards.fill_blocks(text, {"zoo-table": r"new \1", "zoo-figure": "unused"})
-    assert filled == "a\n<!-- zoo-table -->\nnew \\1\n<!-- /zoo-table -->\nb\n"
-    assert cards.fill_blocks(filled, {"zoo-table": r"new \1"}) == filled
+from training.results.zoo_folder import ZooFolder
 
 
 @pytest.fixture
@@ -160,7 +22,7 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ZooFolder:
 
 def test_check_names_what_is_stale_and_writes_nothing(zoo: ZooFolder) -> None:
     def command(*arguments: str):
-        return CliRunner().invoke(cards.main, [*arguments, "--root", str(zoo.root)])
+        return CliRunner().invoke(main, [*arguments, "--root", str(zoo.root)])
 
     assert command("--check").exit_code == 0
     readme = zoo.root / "README.md"
@@ -176,13 +38,3 @@ def test_check_names_what_is_stale_and_writes_nothing(zoo: ZooFolder) -> None:
     assert command("--check").exit_code == 0
     assert "[`cifar10_small`](model_cards/cifar10_small.md)" in readme.read_text()
     assert "[`cifar10_small`](cifar10_small.md)" in (zoo.cards / "README.md").read_text()
-
-
-def test_an_empty_zoo_has_an_index(tmp_path: Path) -> None:
-    zoo = empty_zoo(tmp_path)
-    assert [p.name for p in cards.render_all(zoo)] == ["README.md"]
-    assert cards.render_all(zoo) == []
-
-
-def test_the_cards_of_this_repository_are_current() -> None:
-    assert cards.render_all(ZooFolder(), check=True) == []

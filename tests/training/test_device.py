@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from tests.support.training import tiny_recipe, write_dataset
-from training.adaptive_radius import _median
-from training.batch_norm import Normalize
-from training.loop import Trainer
+from training.method.adaptive_radius import _median
+from training.method.batch_norm import Normalize
+from training.run.loop import Trainer
 
 
 @pytest.fixture(scope="module")

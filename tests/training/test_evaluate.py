@@ -19,11 +19,11 @@ from acert_zoo.data.datasets import load_split, to_pixels
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact_numbers import decimal_down
 from tests.support.zoo import empty_zoo, make_data, make_run, plain_figures, use_registry
-from training.deployment import deployed_model, read_run
 from training.evaluate import evaluate, main, summary
-from training.evaluation import Evaluation, differences, floor_decimal, store_evaluation
 from training.export import export
-from training.zoo_folder import REPOSITORY, ZooFolder
+from training.results.evaluation import Evaluation, differences, floor_decimal, store_evaluation
+from training.results.zoo_folder import REPOSITORY, ZooFolder
+from training.run.deployment import deployed_model, read_run
 
 
 def evaluation(radius, correct, **changes) -> Evaluation:

@@ -15,11 +15,11 @@ import acert_zoo
 from acert_zoo.errors import InvalidInputError, WeightsError
 from acert_zoo.zoo import registry, weights
 from tests.support.zoo import empty_zoo, make_data, make_run, plain_figures, small_recipe, snapshot
-from training import cards, zoo_entry
 from training import export as module
-from training.deployment import check_folding, deployed_model, fold, read_run, trained_model
 from training.export import export
-from training.zoo_folder import ZooFolder
+from training.report import cards, zoo_entry
+from training.results.zoo_folder import ZooFolder
+from training.run.deployment import check_folding, deployed_model, fold, read_run, trained_model
 
 
 @pytest.fixture(autouse=True)

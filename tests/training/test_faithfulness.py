@@ -18,10 +18,10 @@ from acert_zoo.bounds.ibp import input_box, propagate
 from acert_zoo.data import datasets
 from acert_zoo.network.tracing import trace
 from tests.support.training import tiny_batch, tiny_model, tiny_recipe, write_dataset, write_recipe
-from training import objectives
-from training.adaptive_radius import AdaptiveRadius
-from training.loop import StepLoss, Trainer
-from training.loss import Batch, ibp_margins
+from training.method import objectives
+from training.method.adaptive_radius import AdaptiveRadius
+from training.method.loss import Batch, ibp_margins
+from training.run.loop import StepLoss, Trainer
 from training.train import main
 
 

@@ -18,7 +18,7 @@ KILLER = """
 import os, runpy, signal, sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(sys.argv[2])))
 import torch
-from training.run_folder import RunFolder
+from training.run.run_folder import RunFolder
 moment = sys.argv.pop(1)
 sys.argv = sys.argv[1:]
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from acert_zoo.bounds.ibp import robust_margin
-from training.figure_style import THEMES
 from training.method_figure import curves, draw, measured
+from training.report.figure_style import THEMES
 
 
 def test_the_four_images() -> None:

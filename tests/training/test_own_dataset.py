@@ -13,9 +13,9 @@ from acert_zoo.data import registration
 from acert_zoo.data.registration import class_names, read_registration
 from acert_zoo.zoo import registry
 from tests.support.zoo import empty_zoo, plain_figures
-from training import cards
 from training.export import main as export
-from training.run_folder import RunFolder
+from training.report import cards
+from training.run.run_folder import RunFolder
 from training.train import main as train
 
 REGISTRATION = """

@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from acert_zoo.zoo import weights
 from tests.support.training import RECIPE_TOML, write_dataset
-from training.deployment import deployed_model, read_run, tensors_of
 from training.paper_recipe import main
+from training.run.deployment import deployed_model, read_run, tensors_of
 
 
 def call(*arguments: str | Path) -> Result:

@@ -24,10 +24,10 @@ from tests.support.models import small_model
 from tests.support.zoo import empty_zoo, make_data, make_run, plain_figures, snapshot, use_registry
 from training import publish as module
 from training.evaluate import evaluate
-from training.evaluation import store_evaluation
 from training.export import export
 from training.publish import publish, same_certificates
-from training.zoo_folder import REPOSITORY, ZooFolder
+from training.results.evaluation import store_evaluation
+from training.results.zoo_folder import REPOSITORY, ZooFolder
 
 REPO = "owner/acert-cifar10-small"
 

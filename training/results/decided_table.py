@@ -1,0 +1,35 @@
+"""What is stored of decided images (`training/results/decide.py`), and the table that shows it. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def read_decided(path: Path, weights_sha256: str | None) -> list[dict[str, Any]]:
+    """The entries of a model's file; none where there is no file, or it is of other weights."""
+    if not path.is_file():
+        return []
+    document = json.loads(path.read_text(encoding="utf-8"))
+    entries: list[dict[str, Any]] = document["decided"]
+    return entries if document["weights_sha256"] == weights_sha256 else []
+
+
+def decided_table(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Both sides of robust accuracy as a Markdown table."""
+    rows = [
+        "| eps | test images | certified by IBP, % | without splits, % | certified, % | attacked, % | undecided, % "
+        "| robust accuracy, 95 % | budget; time an image, s |",
+        "|---|---:|---:|---:|---:|---:|---:|---|---|",
+    ]
+    for e in entries:
+        low, high = e["robust_accuracy_95"]
+        rows.append(
+            f"| {e['eps']} | {e['n']:,} | {e['certified_accuracy_ibp']:.1f} "
+            f"| {e['certified_accuracy_without_splits']:.1f} | {e['certified_accuracy']:.1f} "
+            f"| {e['attacked_accuracy']:.1f} | {e['undecided']:.1f} | {low:.1f} to {high:.1f} "
+            f"| {e['budget_seconds']:g}; {e['seconds_per_image']:.1f} |"
+        )
+    return "\n".join(rows)
