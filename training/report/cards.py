@@ -1,7 +1,7 @@
 """What is written about the zoo, rendered from the registry: `render_all`.
 
 model_cards/NAME.md and its figure for every model, the index model_cards/README.md, the figures in docs/figures, and
-the blocks of README.md between `<!-- NAME -->` and `<!-- /NAME -->` for NAME = zoo-table, zoo-figure.
+the blocks of README.md between `<!-- NAME -->` and `<!-- /NAME -->` for NAME = zoo-table, zoo-figure, decided-table.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from acert_zoo.zoo.model_info import ModelInfo
 from training.report import card_text, tradeoff
 from training.report.card_facts import SHORT_METHOD
 from training.report.card_text import certified, percent
-from training.results.decided_table import read_decided
+from training.results.decided_table import decided_overview, read_decided
 from training.results.zoo_folder import ZooFolder, write_atomic
 
 FIGURE_FOLDER = "figures"
@@ -121,7 +121,10 @@ def readme_blocks(zoo: ZooFolder) -> dict[str, str]:
         if d == "cifar10" or len(points) > 2
     ]
     table = f"{_grouped(infos, '###', 'model_cards/')}\n{_counts(infos)}" if infos else "The zoo has no models yet."
-    return {"zoo-table": table, "zoo-figure": "\n\n".join(figures[:1])}
+    decided = decided_overview(
+        ((i.name, read_decided(zoo.decided(i.name, i.version), i.sha256)) for i in infos), "model_cards/"
+    )
+    return {"zoo-table": table, "zoo-figure": "\n\n".join(figures[:1]), "decided-table": decided}
 
 
 def fill_blocks(text: str, blocks: dict[str, str]) -> str:

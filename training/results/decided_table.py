@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +33,21 @@ def decided_table(entries: Sequence[Mapping[str, Any]]) -> str:
             f"| {e['budget_seconds']:g}; {e['seconds_per_image']:.1f} |"
         )
     return "\n".join(rows)
+
+
+def decided_overview(models: Iterable[tuple[str, Sequence[Mapping[str, Any]]]], link: str) -> str:
+    """Several (name, entries) as one Markdown table; `link` is the folder of the cards; "" if none."""
+    rows = [
+        "| model | eps | test images | accuracy, % | certified by IBP, % | certified, % | attacked, % | undecided, % "
+        "| budget, s |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, entries in models:
+        for e in entries:
+            correct = 100 * (e["n"] - e["counts"]["misclassified"]) / e["n"]
+            rows.append(
+                f"| [`{name}`]({link}{name}.md) | {e['eps']} | first {e['n']:,} | {correct:.1f} "
+                f"| {e['certified_accuracy_ibp']:.1f} | {e['certified_accuracy']:.1f} | {e['attacked_accuracy']:.1f} "
+                f"| {e['undecided']:.1f} | {e['budget_seconds']:g} |"
+            )
+    return "\n".join(rows) if len(rows) > 2 else ""
