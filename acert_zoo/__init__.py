@@ -12,6 +12,7 @@ from acert_zoo._version import __version__
 
 if TYPE_CHECKING:
     from acert_zoo.attacks.attack import attack
+    from acert_zoo.bounds.certified_prediction import predict_certified
     from acert_zoo.cascades.cascade import Cascade
     from acert_zoo.certificates.certify import certify
     from acert_zoo.certificates.certify_dataset import DatasetCertificates, certify_dataset
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "attacks.attack": ("attack",),
+    "bounds.certified_prediction": ("predict_certified",),
     "cascades.cascade": ("Cascade",),
     "certificates.results": ("Certificates",),
     "certificates.certify": ("certify",),
@@ -91,6 +93,7 @@ __all__ = [
     "list_models",
     "load_model",
     "model_info",
+    "predict_certified",
     "sample_data",
 ]
 
