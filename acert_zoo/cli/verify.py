@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +19,7 @@ from acert_zoo.data.registration import dataset_names
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from acert_zoo.certificates.verdict_check import VerdictReport
     from acert_zoo.certificates.verify_report import VerifyReport
 
 
@@ -40,77 +42,106 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify(
     files: tuple[Path, ...],
-    model: str | None,
-    onnx: Path | None,
-    mean: str | None,
-    std: str | None,
-    images: str | None,
-    resize: bool,
-    data: str | None,
-    split: str | None,
-    data_root: str | None,
-    download: bool,
     jobs: int,
     engine: str | None,
     ray_address: str | None,
     workers: int | None,
     as_json: bool,
+    **named: Any,
 ) -> int:
     """Prove every line of FILES (certificates, or verdicts of `decide`) again, from weights and pixels alone.
 
     FILES may be folders of certificate files. Model and images are those that a file names; nothing is fetched over
     the network without --download. Exits with 1, naming the lines, where anything cannot be proved.
     """
-    if images and data:
+    given = Named(**named)
+    if given.images and given.data:
         raise click.UsageError("Name --images or --data, not both.")
-    if split and not data:
+    if given.split and not given.data:
         raise click.UsageError("--split is for --data; the split that FILE names is used.")
     if engine != "ray" and (ray_address or workers):
         raise click.UsageError("--ray-address and --workers are for --engine ray.")
-    from acert_zoo.certificates.verdict_file import is_verdict_file
-
     if len(files) > 1 or files[0].is_dir() or engine is not None:
-        given = read_model(model, onnx, mean, std) if model is not None or onnx is not None else None
-        source = images if data is None else _named_images(files, given, data, split, data_root, resize, download)
         return verify_many(
             files,
             as_json,
-            model=given,
-            images=source,
-            data_root=data_root,
-            resize=resize,
-            download=download,
             engine=engine or "local",
             workers=workers,
             ray_address=ray_address,
             threads=jobs if engine == "ray" else default_threads(),
+            **given.options(files),
         )
-    (file,) = files
+    from acert_zoo.certificates.verdict_file import is_verdict_file
 
-    if is_verdict_file(file):
-        return _verdicts(file, model, onnx, mean, std, images, resize, data, split, data_root, download, as_json)
+    (file,) = files
+    return _verdicts(file, given, as_json) if is_verdict_file(file) else _certificates(file, given, jobs, as_json)
+
+
+@dataclass(frozen=True)
+class Named:
+    """What the command line says of the model and the images; what it does not say, a file names."""
+
+    model: str | None
+    onnx: Path | None
+    mean: str | None
+    std: str | None
+    images: str | None
+    resize: bool
+    data: str | None
+    split: str | None
+    data_root: str | None
+    download: bool
+
+    def options(self, files: Sequence[Path]) -> dict[str, Any]:
+        """The arguments of `verify_file`, `verify_files` and `verify_verdicts` that say so."""
+        model = None
+        if self.model is not None or self.onnx is not None:
+            model = read_model(self.model, self.onnx, self.mean, self.std)
+        return {
+            "model": model,
+            "images": self.images if self.data is None else self._by_name(self.data, files, model),
+            "data_root": self.data_root,
+            "resize": self.resize,
+            "download": self.download,
+        }
+
+    def _by_name(self, data: str, files: Sequence[Path], model: nn.Module | None) -> Mapping[str, Tensor]:
+        """The images of --data under their ids, read when they are asked for."""
+        from acert_zoo.certificates.file import read_file
+        from acert_zoo.certificates.merge import certificate_files
+        from acert_zoo.certificates.verdict_file import is_verdict_file, read_verdicts
+        from acert_zoo.certificates.verify import named_model
+        from acert_zoo.data.open_source import open_source
+        from acert_zoo.data.pixel_source import ImagesByName
+
+        shape = None
+        if data not in dataset_names() and Path(data).exists():
+            if model is None:
+                first = certificate_files(files)[0]
+                file = (
+                    read_verdicts(first, partial=True)
+                    if is_verdict_file(first)
+                    else read_file(first, keep_altered=True)
+                )
+                model = named_model(file.header, self.download)
+            shape = getattr(model, "input_shape", None)
+        source = open_source(data, shape, split=self.split, data_root=self.data_root, resize=self.resize)
+        return ImagesByName(source)
+
+
+def _certificates(file: Path, given: Named, jobs: int, as_json: bool) -> int:
+    """The command for one file of certificates."""
     from acert_zoo.certificates.file import read_file
 
-    certificates = read_file(file, keep_altered=True)  # refuses what is no certificate file before torch is imported
+    lines = len(read_file(file, keep_altered=True).lines)  # refuses what is no such file before torch is imported
     import torch
 
     from acert_zoo.certificates.verify import verify_file
 
-    given = read_model(model, onnx, mean, std) if model is not None or onnx is not None else None
-
-    source = images if data is None else _named_images(files, given, data, split, data_root, resize, download)
+    options = given.options([file])
     torch.set_num_threads(default_threads())
-    with progress_bar("verifying", len(certificates.lines)) as progress:
-        report = verify_file(
-            file,
-            model=given,
-            images=source,
-            data_root=data_root,
-            resize=resize,
-            download=download,
-            jobs=jobs,
-            progress=progress,
-        )
+    with progress_bar("verifying", lines) as progress:
+        report = verify_file(file, jobs=jobs, progress=progress, **options)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -118,43 +149,21 @@ def verify(
     return 0 if report.ok else 1
 
 
-def _verdicts(
-    file: Path,
-    model: str | None,
-    onnx: Path | None,
-    mean: str | None,
-    std: str | None,
-    images: str | None,
-    resize: bool,
-    data: str | None,
-    split: str | None,
-    data_root: str | None,
-    download: bool,
-    as_json: bool,
-) -> int:
+def _verdicts(file: Path, given: Named, as_json: bool) -> int:
     """The command for a file that `acert-zoo decide` has written."""
-    from acert_zoo.certificates.verdict_file import read_verdicts
-
-    verdicts = read_verdicts(file, partial=True)
     from acert_zoo.certificates.verdict_check import verify_verdicts
 
-    given = read_model(model, onnx, mean, std) if model is not None or onnx is not None else None
-    source: Mapping[str, Tensor] | str | None = images
-    if data is not None:
-        source = _dataset_images(data, split or "test", data_root, [line.id for line in verdicts.lines])
+    options = given.options([file])
     with progress_bar("verifying") as progress:
-        report = verify_verdicts(
-            file,
-            model=given,
-            images=source,
-            data_root=data_root,
-            resize=resize,
-            download=download,
-            progress=progress,
-        )
+        report = verify_verdicts(file, progress=progress, **options)
     if as_json:
         print_json(report.to_dict())
-        return 0 if report.ok else 1
+    else:
+        _print_verdicts(report)
+    return 0 if report.ok else 1
+
+
+def _print_verdicts(report: VerdictReport) -> None:
     facts = [("model", printable(report.header.model or "a network of no registered name"))]
     facts += [("eps", printable(report.header.eps))]
     facts += [(status, f"{count:,}") for status, count in report.held.items()]
@@ -164,40 +173,6 @@ def _verdicts(
         click.echo(f"file: {printable(failure)}")
     for number, name, reason in report.failed:
         click.echo(f"line {number} ({printable(name)}): failed: {printable(reason)}")
-    return 0 if report.ok else 1
-
-
-def _named_images(
-    files: tuple[Path, ...],
-    model: nn.Module | None,
-    data: str,
-    split: str | None,
-    data_root: str | None,
-    resize: bool,
-    download: bool,
-) -> Mapping[str, Tensor]:
-    """The images of --data under their ids, read when they are asked for."""
-    from acert_zoo.certificates.file import read_file
-    from acert_zoo.certificates.merge import certificate_files
-    from acert_zoo.certificates.verify import named_model
-    from acert_zoo.data.open_source import open_source
-    from acert_zoo.data.pixel_source import ImagesByName
-
-    shape = None
-    if data not in dataset_names() and Path(data).exists():
-        header = read_file(certificate_files(files)[0], keep_altered=True).header
-        shape = getattr(named_model(header, download) if model is None else model, "input_shape", None)
-    return ImagesByName(open_source(data, shape, split=split, data_root=data_root, resize=resize))
-
-
-def _dataset_images(name: str, split: str, data_root: str | None, ids: list[str]) -> Mapping[str, Tensor]:
-    """The images of a data set whose indices are among `ids`."""
-    from acert_zoo.data.array_source import index_of
-    from acert_zoo.data.datasets import load_split, to_pixels
-
-    arrays, _ = load_split(name, split, data_root)
-    indices = [index_of(text, len(arrays)) for text in ids]
-    return {str(k): to_pixels(arrays[k : k + 1].copy())[0] for k in indices if k is not None}
 
 
 def _print(report: VerifyReport) -> None:

@@ -33,5 +33,18 @@ def test_decide_then_verify(tmp_path: Path) -> None:
     assert "not proved" in again.stdout
 
 
+def test_images_of_an_array_file_are_named_again(tmp_path: Path) -> None:
+    model, array, out = (str(tmp_path / name) for name in ("model", "images.npy", "verdicts.jsonl"))
+    small_model(1).save_pretrained(model)
+    pixels = torch.rand(8, *SHAPE, generator=torch.Generator().manual_seed(0))[1:2]
+    np.save(array, pixels.numpy())
+    assert run("decide", "--data", array, "--model", model, "--eps", "1/64", "--out", out).exit_code == 0
+    assert run("verify", out, "--model", model, "--data", array).exit_code == 0
+    np.save(array, pixels.numpy() / 2)
+    refused = run("verify", out, "--model", model, "--data", array)
+    assert refused.exit_code == 1
+    assert "line 2 (0): failed" in refused.stdout
+
+
 def test_eps_must_be_a_radius() -> None:
     refused("eps 'two'", "decide", "--model", "mnist_kappa000", "--eps", "two")
