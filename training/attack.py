@@ -28,9 +28,8 @@ from acert_zoo.exact_numbers import decimal_down, parse_eps, round_down
 from training.compute.environment import versions
 from training.results.evaluation import floor_decimal, read_radii
 from training.results.subject import zoo_subject
-from training.results.zoo_folder import ZooFolder, dump_json, write_atomic
+from training.results.zoo_folder import ZooFolder, document_head, dump_json, write_atomic
 
-SCHEMA_VERSION = 1
 LIMIT = 1000
 STEPS, RESTARTS, BISECTIONS, SEED = 20, 2, 3, 0
 
@@ -61,12 +60,7 @@ class Attacked:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "schema_version": SCHEMA_VERSION,
-            "name": self.name,
-            "version": self.version,
-            "weights_sha256": self.weights_sha256,
-            "dataset": self.dataset,
-            "split": "test",
+            **document_head(self.name, self.version, self.weights_sha256, self.dataset),
             "n": len(self.radius),
             "attack": {"method": "pgd", "steps": STEPS, "restarts": RESTARTS, "bisections": BISECTIONS, "seed": SEED},
             "environment": self.environment,

@@ -24,7 +24,6 @@ required: k <= 1/32. The output exceeds the exact image by at most 3k (|W| hi + 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -33,9 +32,6 @@ from acert_zoo.bounds.blocked_sums import output_size
 from acert_zoo.bounds.directed_rounding import U64
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.network.graph import Conv
-
-if TYPE_CHECKING:
-    from acert_zoo.bounds.real_sound import Terms
 
 FEWEST_IMAGES = 3
 RUN = 192  # products that are added to one partial sum
@@ -55,12 +51,16 @@ def shifted_depth(step: Conv) -> int:
 
 
 class Nonnegative:
-    """c and d of a convolution that `suits`, float64; `slack` is t, one number for each output channel."""
+    """c and d of a convolution that `suits`, float64.
 
-    def __init__(self, step: Conv, slack: Tensor, terms: Terms) -> None:
-        k = max(terms.mid, terms.rad)
+    Args:
+        slack: t, one number for each output channel.
+        k: of k|m| and of k r, the larger one. deviation: k of k d.
+    """
+
+    def __init__(self, step: Conv, slack: Tensor, k: float, deviation: float) -> None:
         self.shrink = 1 - 2 * k - 10 * U64
-        factor = (1 + 2 * k + 8 * U64) * (1 + terms.dev) / 2 * (1 + 8 * U64)
+        factor = (1 + 2 * k + 8 * U64) * (1 + deviation) / 2 * (1 + 8 * U64)
         self.center = _shifted(step, step.weight / 2, step.bias)
         self.spread = _shifted(step, step.weight.abs() * factor, slack)
 

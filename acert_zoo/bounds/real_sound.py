@@ -211,7 +211,9 @@ def _map_of_weights(
     weight_sums = step.weight.abs().flatten(1).sum(1)
     terms = arithmetic.terms(step.inner_length, depth)
     t = slack(weight_sums, step.bias, terms)
-    sooner = Nonnegative(step, t, terms) if suited and isinstance(step, Conv) and terms.mid <= 2**-5 else None
+    sooner = None
+    if suited and isinstance(step, Conv) and terms.mid <= 2**-5:
+        sooner = Nonnegative(step, t, max(terms.mid, terms.rad), terms.dev)
     return AffineMap(center, spread, t, terms, float(weight_sums.max()), float(step.bias.abs().max()), sooner)
 
 

@@ -55,13 +55,13 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from acert_zoo.bounds import crown_rules, crown_windows, preconditions
-from acert_zoo.bounds.crown_rules import Claim
+from acert_zoo.bounds.crown_rules import Claim, Pulled
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.network.graph import Network, ReLU, Step
@@ -240,23 +240,44 @@ class RigorousCrown:
         self, claim: Claim, index: int, boxes: list[Interval], slopes: Mapping[int, Tensor]
     ) -> tuple[Tensor | None, Tensor]:
         """(coefficients of the input, beta) of the claim about value `index`; None where all of it ended before."""
-        beta = claim.beta
 
-        def rule(number: int, step: Step, a: Tensor) -> list[Tensor] | None:
-            nonlocal beta
-            if not crown_rules.covered(step):
-                beta = crown_rules.concretise(Claim(a, beta), boxes[number + 1])
-                return None
-            inputs = [boxes[i] for i in step.inputs]
-            parts, beta = crown_rules.pull(step, Claim(a, beta), inputs, slopes.get(number))
-            return parts
+        def pull(number: int, step: Step, claim: Claim) -> Pulled:
+            return crown_rules.pull(step, claim, [boxes[i] for i in step.inputs], slopes.get(number))
 
-        def merge(value: int, a: Tensor, b: Tensor) -> Tensor:
-            nonlocal beta
-            total, beta = crown_rules.accumulate(a, b, beta, boxes[value])
-            return total
+        return carry(self.network, claim, index, boxes, pull)
 
-        return backward(self.network, index, claim.coefficients, rule, merge), beta
+
+def carry(
+    network: Network,
+    claim: Claim,
+    index: int,
+    boxes: Sequence[Interval],
+    pull: Callable[[int, Step, Claim], Pulled],
+) -> tuple[Tensor | None, Tensor]:
+    """A claim about value `index` carried back to the input: (its coefficients there, beta).
+
+    The coefficients are None where nothing reaches the input: at a step without a rule a claim is concretised.
+
+    Args:
+        boxes: rigorous boxes of the values before `index`.
+        pull: (index of a step, the step, claim about its output) -> (coefficients of its inputs, beta).
+    """
+    beta = claim.beta
+
+    def rule(number: int, step: Step, a: Tensor) -> list[Tensor] | None:
+        nonlocal beta
+        if not crown_rules.covered(step):
+            beta = crown_rules.concretise(Claim(a, beta), boxes[number + 1])
+            return None
+        parts, beta = pull(number, step, Claim(a, beta))
+        return parts
+
+    def merge(value: int, a: Tensor, b: Tensor) -> Tensor:
+        nonlocal beta
+        total, beta = crown_rules.accumulate(a, b, beta, boxes[value])
+        return total
+
+    return backward(network, index, claim.coefficients, rule, merge), beta
 
 
 def _check_time(deadline: float) -> None:

@@ -26,12 +26,12 @@ import torch
 from torch import Tensor
 
 from acert_zoo.bounds import crown_rules, preconditions
-from acert_zoo.bounds.crown_rules import Claim
+from acert_zoo.bounds.crown_rules import Claim, Pulled
 from acert_zoo.bounds.ibp import Interval
-from acert_zoo.bounds.rigorous_crown import RigorousCrown
+from acert_zoo.bounds.rigorous_crown import RigorousCrown, carry
 from acert_zoo.complete.split_tree import Path
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.network.graph import Network, ReLU
+from acert_zoo.network.graph import Network, ReLU, Step
 
 _CHUNK_BYTES = 2**24  # coefficients of one value, all rows of a chunk
 
@@ -113,28 +113,16 @@ class LeafProver:
         return starts
 
     def _pull(self, boxes: list[Interval], leaves: Leaves, starts: dict[int, int]) -> Tensor:
-        steps = self.network.steps
-        # The logits' box is only there for its shape and for magnitudes that no rule reads.
-        pending = {len(steps): leaves.rows.double()}
-        beta = leaves.const.double()
-        while pending:
-            index = max(pending)
-            a = pending.pop(index)
-            if index == 0 or not crown_rules.covered(steps[index - 1]):
-                beta = crown_rules.concretise(Claim(a, beta), boxes[index])
-                continue
-            step = steps[index - 1]
-            if isinstance(step, ReLU):
-                box = boxes[step.inputs[0]]
-                new, beta = self._relu(Claim(a, beta), box, leaves, starts[index - 1])
-                parts = [new]
-            else:
-                parts, beta = crown_rules.pull(step, Claim(a, beta), [boxes[i] for i in step.inputs], None)
-            for i, part in zip(step.inputs, parts, strict=True):
-                if i in pending:
-                    part, beta = crown_rules.accumulate(pending[i], part, beta, boxes[i])
-                pending[i] = part
-        return beta
+        def pull(number: int, step: Step, claim: Claim) -> Pulled:
+            inputs = [boxes[i] for i in step.inputs]
+            if not isinstance(step, ReLU):
+                return crown_rules.pull(step, claim, inputs, None)
+            new, beta = self._relu(claim, inputs[0], leaves, starts[number])
+            return [new], beta
+
+        rows = Claim(leaves.rows.double(), leaves.const.double())
+        a, beta = carry(self.network, rows, len(self.network.steps), boxes, pull)
+        return beta if a is None else crown_rules.concretise(Claim(a, beta), boxes[0])
 
     def _relu(self, claim: Claim, box: Interval, leaves: Leaves, first: int) -> Claim:
         """The ReLU rule on the leaves' boxes, then the sum with the claims that the constraints give."""

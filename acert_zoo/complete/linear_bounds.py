@@ -24,7 +24,8 @@ from torch import Tensor
 from acert_zoo.bounds.crown_rules import covered
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.complete.linear_rules import RULES
-from acert_zoo.network.graph import Network, ReLU
+from acert_zoo.network.graph import Network, ReLU, Step
+from acert_zoo.network.traversal import backward
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,28 +149,34 @@ class _Pass:
         self.shift: dict[int, Tensor] = {}
         self.coefficients = rows.new_zeros(len(rows), self.bounds.columns) if gradient else rows.new_zeros(0)
         self.ends: dict[int, Tensor] = {}
-        bounds, boxes = const, self.bounds.boxes
-        steps, pending, visited = self.bounds.network.steps, {value: rows}, []
-        while pending:
-            index = max(pending)
-            a = pending.pop(index)
-            if index == 0 or not covered(steps[index - 1]):
-                flat = a.flatten(1)
-                bounds = bounds + flat @ self.bounds.center[index] - flat.abs() @ self.bounds.radius[index]
-                self.ends[index] = a
-                continue
-            step = steps[index - 1]
-            visited.append(index)
+        boxes, visited = self.bounds.boxes, []
+        bounds = const
+
+        def rule(number: int, step: Step, a: Tensor) -> list[Tensor] | None:
+            nonlocal bounds
+            if not covered(step):
+                bounds = bounds + self._concretise(number + 1, a)
+                return None
+            visited.append(number + 1)
             if isinstance(step, ReLU):
-                a, gain = self._relu(index - 1, a, gradient)
-                parts, bounds = [a], bounds + gain
-            else:
-                parts, constant = RULES[step](step, a, [boxes[i].lower.shape for i in step.inputs])
-                bounds = bounds if constant is None else bounds + constant
-            for i, part in zip(step.inputs, parts, strict=True):
-                pending[i] = pending[i] + part if i in pending else part
+                a, gain = self._relu(number, a, gradient)
+                bounds = bounds + gain
+                return [a]
+            parts, constant = RULES[step](step, a, [boxes[i].lower.shape for i in step.inputs])
+            bounds = bounds if constant is None else bounds + constant
+            return parts
+
+        a = backward(self.bounds.network, value, rows, rule, lambda _, one, other: one + other)
+        if a is not None:
+            bounds = bounds + self._concretise(0, a)
         z = self._forward(visited[::-1]) if gradient else rows.new_zeros(0)
         return Minimum(bounds, z, self.coefficients, self.ends[min(self.ends)])
+
+    def _concretise(self, index: int, a: Tensor) -> Tensor:
+        """The minimum of <a, value> over the box of value `index`, where the pass ends."""
+        self.ends[index] = a
+        flat = a.flatten(1)
+        return flat @ self.bounds.center[index] - flat.abs() @ self.bounds.radius[index]
 
     def _relu(self, index: int, a: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
         layer, flat = self.bounds.layers[index], a.flatten(1)

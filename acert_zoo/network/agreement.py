@@ -12,6 +12,7 @@ nothing is certified.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,6 +38,13 @@ def normalized(images: Tensor, normalize: Constants | None) -> Tensor:
         return images.clone()
     mean, std = (t.to(images.dtype).view(1, -1, *(1,) * (images.dim() - 2)) for t in normalize)
     return (images - mean) / std
+
+
+def random_images(shape: Sequence[int], dtype: torch.dtype, count: int = 8) -> Tensor:
+    """`count` images [count, *shape] for a first comparison: half of them uniform, half black and white."""
+    generator = torch.Generator().manual_seed(0)
+    uniform = torch.rand(count // 2, *shape, generator=generator, dtype=torch.float32, device="cpu")
+    return torch.cat([uniform, (uniform > 0.5).to(uniform.dtype)]).to(dtype)
 
 
 class Agreement:

@@ -20,7 +20,7 @@ from acert_zoo._files import is_plain_file, write_atomically
 from acert_zoo._version import SOURCE
 from acert_zoo.data.checks import check_eval_mode
 from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnsupportedLayerError
-from acert_zoo.network.agreement import Agreement
+from acert_zoo.network.agreement import Agreement, random_images
 from acert_zoo.network.onnx_model import OnnxModel, check_outputs
 from acert_zoo.network.onnx_reader import read_graph
 from acert_zoo.network.onnx_runtime import Runtime
@@ -118,7 +118,7 @@ def load_onnx(
     graph = read_graph(onnx, proto, image_shape=input_shape, as_images=classifier, mean=mean, std=std)
     model = OnnxModel(graph, Runtime(onnx, proto, graph))
     dtype = graph.network.head.weight.dtype
-    points = random_points(graph.input_shape, dtype)
+    points = _random_inputs(graph.input_shape, dtype)
     points = points if model._runtime.fast else points[:1]
     check_outputs(model, points)
     if graph.network.num_classes > 1:
@@ -126,12 +126,10 @@ def load_onnx(
     return model
 
 
-def random_points(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Six inputs: three uniform in [0, 1], two of 0 and 1, one normal."""
-    generator = torch.Generator().manual_seed(0)
-    uniform = torch.rand(3, *shape, generator=generator, dtype=torch.float32)
-    normal = torch.randn(1, *shape, generator=generator, dtype=torch.float32)
-    return torch.cat([uniform, (uniform[:2] > 0.5).to(uniform.dtype), normal]).to(dtype)
+def _random_inputs(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Four images, and one input that is none: normal numbers."""
+    normal = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    return torch.cat([random_images(shape, dtype, 4), normal.to(dtype)])
 
 
 def _read_proto(onnx: Any, path: Path) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from acert_zoo.data.checks import check_memory
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError
 from acert_zoo.network import known_layers
-from acert_zoo.network.agreement import Agreement, Constants, normalized
+from acert_zoo.network.agreement import Agreement, Constants, normalized, random_images
 from acert_zoo.network.graph import Network, Normalize
 from acert_zoo.network.module_state import ModuleState
 from acert_zoo.network.tracing import floating_dtype, renumber, trace
@@ -112,13 +112,6 @@ def channel_constants(channels: int, mean: Any, std: Any) -> Constants | None:
             raise InvalidInputError(f"{what} must be {channels} finite {want}, one a channel, got {value!r}")
         out.append(torch.tensor(numbers, dtype=torch.float32, device="cpu"))
     return out[0], out[1]
-
-
-def random_images(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Eight images [8, C, H, W]: four uniform, four black and white."""
-    generator = torch.Generator().manual_seed(0)
-    smooth = torch.rand(4, *shape, generator=generator, dtype=torch.float32, device="cpu")
-    return torch.cat([smooth, (smooth > 0.5).to(smooth.dtype)]).to(dtype)
 
 
 def _logits(model: nn.Module, images: Tensor, normalize: Constants | None, grad: bool = False) -> Any:

@@ -1,4 +1,10 @@
-"""What is known of one checkpoint, as frozen dataclasses that check themselves. Needs no torch."""
+"""What is known of one checkpoint, as frozen dataclasses that check themselves. Needs no torch.
+
+No validation library (pydantic, msgspec): records come from strangers too (config.json of a Hub repository), and what
+is wrong with one is said as everywhere in this package, by an `AcertZooError` that names the value, what is accepted
+and the nearest known name. A library would need most of these checks as validators of its own, and would be one more
+compiled package for everybody who only loads a model.
+"""
 
 from __future__ import annotations
 

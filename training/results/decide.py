@@ -31,9 +31,8 @@ from acert_zoo.exact_numbers import parse_eps
 from training.results.decided_table import decided_table, read_decided
 from training.results.evaluation import floor_decimal
 from training.results.subject import Subject, zoo_subject
-from training.results.zoo_folder import ZooFolder, dump_json, write_atomic
+from training.results.zoo_folder import ZooFolder, document_head, dump_json, write_atomic
 
-SCHEMA_VERSION = 1
 Z95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 
 
@@ -175,12 +174,7 @@ def store(zoo: ZooFolder, it: Subject, decided: Decided) -> None:
         raise InvalidInputError(f"{path} has verdicts of {old['n']} images; {len(decided.lines)} do not replace them")
     entries = [e for e in entries if e is not old] + [decided.to_dict()]
     document = {
-        "schema_version": SCHEMA_VERSION,
-        "name": it.name,
-        "version": it.version,
-        "weights_sha256": it.sha256,
-        "dataset": it.dataset,
-        "split": "test",
+        **document_head(it.name, it.version, it.sha256, it.dataset),
         "rounding": "real-sound",
         "decided": sorted(entries, key=lambda e: parse_eps(e["eps"])),
     }

@@ -20,9 +20,8 @@ import numpy as np
 from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact_numbers import down, parse_eps, round_down, round_up
-from training.results.zoo_folder import ZooFolder, dump_json, write_atomic
+from training.results.zoo_folder import ZooFolder, document_head, dump_json, write_atomic
 
-SCHEMA_VERSION = 1
 _CURVE_POINTS = 97  # certified accuracy on a grid over [0, 1.5 eps_max], for the figures
 
 # Two machines may sum in another order: radii agree to the search's tolerance, and an image whose two largest logits
@@ -153,12 +152,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "schema_version": SCHEMA_VERSION,
-            "name": self.name,
-            "version": self.version,
-            "weights_sha256": self.weights_sha256,
-            "dataset": self.dataset,
-            "split": self.split,
+            **document_head(self.name, self.version, self.weights_sha256, self.dataset, self.split),
             "n": self.n,
             "total": self.total,
             "test_inexact": list(self.inexact),

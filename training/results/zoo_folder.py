@@ -9,6 +9,7 @@ from typing import Any
 
 from acert_zoo._files import write_atomically
 
+SCHEMA_VERSION = 1  # of evaluations, attacks and decided images
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -71,6 +72,20 @@ def write_atomic(path: Path, content: bytes | str) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, data)
     return True
+
+
+def document_head(
+    name: str, version: int | None, weights_sha256: str, dataset: str, split: str = "test"
+) -> dict[str, Any]:
+    """How every document of results begins: of which weights on which images it speaks."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "version": version,
+        "weights_sha256": weights_sha256,
+        "dataset": dataset,
+        "split": split,
+    }
 
 
 def dump_json(value: Any) -> str:
