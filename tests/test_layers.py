@@ -8,8 +8,8 @@ import pytest
 
 from acert_zoo.bounds import auto_lirpa_module, box_changes, crown_rules, ibp, onnx_bounds, rigorous_rules
 from acert_zoo.complete import linear_rules
-from acert_zoo.network import graph, onnx_writer
-from acert_zoo.network.graph import Step
+from acert_zoo.network import layers, onnx_writer
+from acert_zoo.network.layers import Step
 from acert_zoo.network.rule_table import RuleTable
 from training.method import crown_ibp
 
@@ -27,9 +27,9 @@ TABLES = {
 }
 LAYERS = {
     kind
-    for _, kind in inspect.getmembers(graph, inspect.isclass)
-    if issubclass(kind, Step) and "__call__" in vars(kind) and kind not in (Step, graph.Affine)
-} | {graph.Linear, graph.Conv}
+    for _, kind in inspect.getmembers(layers, inspect.isclass)
+    if issubclass(kind, Step) and "__call__" in vars(kind) and kind not in (Step, layers.Affine)
+} | {layers.Linear, layers.Conv}
 
 
 @pytest.mark.parametrize("algorithm", TABLES)

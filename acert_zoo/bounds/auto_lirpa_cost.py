@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from acert_zoo.bounds.ibp import Ball, input_box, propagate
-from acert_zoo.network.graph import Affine, Network, ReLU
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Affine, ReLU
 from acert_zoo.rounding import BoundMethod
 
 _COPIES = 6  # lower and upper coefficients, and what one step makes of them

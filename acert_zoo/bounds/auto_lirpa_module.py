@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from acert_zoo.errors import UnsupportedLayerError
-from acert_zoo.network.graph import (
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import (
     Add,
     AvgPool,
     BatchNorm,
@@ -27,7 +28,6 @@ from acert_zoo.network.graph import (
     Flatten,
     Linear,
     MaxPool,
-    Network,
     Normalize,
     Permute,
     ReLU,

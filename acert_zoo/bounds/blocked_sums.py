@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acert_zoo.network.graph import Conv
+from acert_zoo.network.layers import Conv
 
 _FEW = 4  # images
 BLOCK = 144  # 16 channels of a 3x3 kernel

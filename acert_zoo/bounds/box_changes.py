@@ -51,7 +51,8 @@ from acert_zoo.bounds.directed_rounding import U32, down, gamma, up
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.margin_rows import MarginRows, by_label
 from acert_zoo.bounds.real_sound import per_channel
-from acert_zoo.network.graph import (
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import (
     Add,
     Affine,
     AvgPool,
@@ -61,7 +62,6 @@ from acert_zoo.network.graph import (
     Flatten,
     Linear,
     MaxPool,
-    Network,
     Normalize,
     Permute,
     ReLU,

@@ -16,7 +16,7 @@ from torch import Tensor
 from acert_zoo.bounds.directed_rounding import U64, down, gamma, up
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.real_sound import TINY, per_channel
-from acert_zoo.network.graph import (
+from acert_zoo.network.layers import (
     Add,
     Affine,
     AvgPool,

@@ -19,7 +19,8 @@ from acert_zoo.bounds import crown_rules
 from acert_zoo.bounds.crown_rules import Claim
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.real_sound import TINY, per_channel
-from acert_zoo.network.graph import Conv, Network, ReLU
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Conv, ReLU
 
 
 class Window(NamedTuple):

@@ -62,7 +62,7 @@ from acert_zoo.bounds.real_sound import (
     per_channel,
     real_sound_terms,
 )
-from acert_zoo.network.graph import Linear, Normalize
+from acert_zoo.network.layers import Linear, Normalize
 
 LARGEST = 2.0**126  # nothing the program adds up may exceed it
 FLUSH = 2.0**-126  # the smallest normal float32: what flush-to-zero may lose

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.real_sound import Terms, center_radius, real_sound_terms, slack
-from acert_zoo.network.graph import Linear
+from acert_zoo.network.layers import Linear
 
 
 class MarginRows:

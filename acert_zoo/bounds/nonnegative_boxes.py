@@ -31,7 +31,7 @@ from torch import Tensor
 from acert_zoo.bounds.blocked_sums import output_size
 from acert_zoo.bounds.directed_rounding import U64
 from acert_zoo.bounds.ibp import Interval
-from acert_zoo.network.graph import Conv
+from acert_zoo.network.layers import Conv
 
 FEWEST_IMAGES = 3
 RUN = 192  # products that are added to one partial sum

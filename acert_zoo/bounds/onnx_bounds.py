@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from acert_zoo._files import write_atomically
 from acert_zoo.data.checks import check_eval_mode
 from acert_zoo.errors import InvalidInputError, UnsupportedLayerError
-from acert_zoo.network.graph import (
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import (
     Add,
     AvgPool,
     BatchNorm,
@@ -33,7 +34,6 @@ from acert_zoo.network.graph import (
     Flatten,
     Linear,
     MaxPool,
-    Network,
     Normalize,
     Permute,
     ReLU,

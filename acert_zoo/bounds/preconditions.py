@@ -18,7 +18,8 @@ from torch import Tensor
 from acert_zoo.bounds.directed_rounding import U64
 from acert_zoo.bounds.rigorous_rules import level_of
 from acert_zoo.errors import UnsoundSettingError, UnsupportedLayerError
-from acert_zoo.network.graph import BatchNorm, Network, Normalize
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import BatchNorm, Normalize
 from acert_zoo.rounding import RoundingLevel, proved_level
 
 REAL_SOUND, DEPLOYED = RoundingLevel.REAL_SOUND, RoundingLevel.FLOAT32_DEPLOYED

@@ -64,7 +64,7 @@ from acert_zoo.bounds.blocked_sums import blocked_conv, blocked_linear
 from acert_zoo.bounds.directed_rounding import U64, down, gamma, up
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.nonnegative_boxes import FEWEST_IMAGES, Nonnegative, shifted_depth, suits
-from acert_zoo.network.graph import Affine, AvgPool, BatchNorm, Conv, Linear, Normalize, Step
+from acert_zoo.network.layers import Affine, AvgPool, BatchNorm, Conv, Linear, Normalize, Step
 from acert_zoo.network.rule_table import RuleTable
 
 TINY = 2.0**-800  # above every underflow, products of 2^-149 weights and flush-to-zero included (see the proof)

@@ -64,7 +64,8 @@ from acert_zoo.bounds import crown_rules, crown_windows, preconditions
 from acert_zoo.bounds.crown_rules import Claim, Pulled
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
-from acert_zoo.network.graph import Network, ReLU, Step
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import ReLU, Step
 from acert_zoo.network.traversal import backward
 from acert_zoo.rounding import BoundMethod, RoundingLevel
 

@@ -15,7 +15,8 @@ from acert_zoo.bounds.ibp import Interval, smallest_margin
 from acert_zoo.bounds.real_sound import input_box
 from acert_zoo.bounds.rigorous_rules import Use, level_of
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.network.graph import Linear, Network, ReLU, Selection, Sigmoid, Step
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Linear, ReLU, Selection, Sigmoid, Step
 from acert_zoo.network.traversal import forward
 from acert_zoo.rounding import RoundingLevel
 

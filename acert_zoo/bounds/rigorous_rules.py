@@ -17,7 +17,7 @@ from acert_zoo.bounds.float32_deployed import DeployedMarginRows, Float32Deploye
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.margin_rows import MarginRows
 from acert_zoo.bounds.real_sound import RealSound, per_channel
-from acert_zoo.network.graph import (
+from acert_zoo.network.layers import (
     Add,
     AvgPool,
     BatchNorm,

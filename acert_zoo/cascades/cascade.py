@@ -32,8 +32,9 @@ from acert_zoo.data.checks import check_eval_mode
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.exact_numbers import parse_eps, round_up
 from acert_zoo.network.digest import modules_sha256
-from acert_zoo.network.graph import BatchNorm, Network
+from acert_zoo.network.graph import Network
 from acert_zoo.network.known_layers import is_known, is_plain
+from acert_zoo.network.layers import BatchNorm
 from acert_zoo.network.module_state import ModuleState
 from acert_zoo.network.reading import read
 from acert_zoo.network.tracing import trace

@@ -31,7 +31,8 @@ from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.rigorous_crown import RigorousCrown, carry
 from acert_zoo.complete.split_tree import Path
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.network.graph import Network, ReLU, Step
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import ReLU, Step
 
 _CHUNK_BYTES = 2**24  # coefficients of one value, all rows of a chunk
 

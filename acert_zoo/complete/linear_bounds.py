@@ -24,7 +24,8 @@ from torch import Tensor
 from acert_zoo.bounds.crown_rules import covered
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.complete.linear_rules import RULES
-from acert_zoo.network.graph import Network, ReLU, Step
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import ReLU, Step
 from acert_zoo.network.traversal import backward
 
 

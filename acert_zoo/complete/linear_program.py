@@ -15,7 +15,7 @@ from torch import Tensor
 
 from acert_zoo.bounds.crown_rules import covered
 from acert_zoo.complete.linear_bounds import LinearBounds
-from acert_zoo.network.graph import ReLU
+from acert_zoo.network.layers import ReLU
 
 PENALTY = 1e4
 MAX_INPUTS = 4096

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from acert_zoo.bounds.crown_rules import transposed_conv
-from acert_zoo.network.graph import (
+from acert_zoo.network.layers import (
     Add,
     AvgPool,
     BatchNorm,

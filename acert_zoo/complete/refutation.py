@@ -9,7 +9,8 @@ from torch import Tensor
 
 from acert_zoo.attacks.exact_box import attack_box, distance
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
-from acert_zoo.network.graph import Network, Normalize
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Normalize
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from acert_zoo.network import composed_operations as composed
-from acert_zoo.network import graph
+from acert_zoo.network import layers
 from acert_zoo.network import trace_operations as ops
 from acert_zoo.network.aten_rules import RULES, Call, check_constants, operand, rule, value_of
 from acert_zoo.network.builder import Unsupported, Value
@@ -188,5 +188,5 @@ def _minimum(c: Call, x: Any, y: Any) -> Value:
 # --- smooth -------------------------------------------------------------------------------------------------------
 
 
-RULES["aten.sigmoid.default"] = lambda c, x: c.b.add(graph.Sigmoid, c.name, value_of(x))
-RULES["aten.tanh.default"] = lambda c, x: c.b.add(graph.Tanh, c.name, value_of(x))
+RULES["aten.sigmoid.default"] = lambda c, x: c.b.add(layers.Sigmoid, c.name, value_of(x))
+RULES["aten.tanh.default"] = lambda c, x: c.b.add(layers.Tanh, c.name, value_of(x))

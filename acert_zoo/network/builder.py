@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.network.graph import Step
+from acert_zoo.network.layers import Step
 
 SUPPORTED = (
     "Conv1d/2d (zero padding), Linear, BatchNorm1d/2d (eval), ReLU, LeakyReLU, PReLU, ReLU6, Hardtanh, clamp, abs, "

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from acert_zoo.network import graph
+from acert_zoo.network import layers
 from acert_zoo.network import trace_operations as ops
 from acert_zoo.network.builder import Builder, Unsupported, Value
 from acert_zoo.network.trace_operations import permute, to_shape
@@ -104,7 +104,7 @@ def reduce(b: Builder, name: str, x: Value, axes: Sequence[int], keepdim: bool, 
         weight = torch.ones(x.known_shape[0], 1, *window, dtype=b.dtype)
         x = ops.conv2d(b, name, x, weight, groups=x.known_shape[0])
     elif window != (1, 1):
-        pooling = graph.AvgPool if kind == "mean" else graph.MaxPool
+        pooling = layers.AvgPool if kind == "mean" else layers.MaxPool
         x = b.add(pooling, name, x, kernel_size=tuple(window), stride=tuple(window))
     return to_shape(b, name, x, tuple(1 if i in over else s for i, s in enumerate(shape) if keepdim or i not in over))
 

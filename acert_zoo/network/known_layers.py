@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acert_zoo.network import architectures, graph
+from acert_zoo.network import architectures, layers
 from acert_zoo.network import trace_operations as ops
 from acert_zoo.network.builder import Builder, Unsupported, Value
 from acert_zoo.network.module_state import GLOBAL_HOOKS
@@ -67,7 +67,7 @@ def _only(attribute: str) -> Callable[..., Value]:
 
 
 def _normalize(b: Builder, name: str, m: Any, x: Value) -> Value:
-    return b.add(graph.Normalize, name, x, mean=m.mean, std=m.std)
+    return b.add(layers.Normalize, name, x, mean=m.mean, std=m.std)
 
 
 _LAYERS: dict[type, Callable[..., Value]] = {

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from acert_zoo.network import composed_operations as composed
-from acert_zoo.network import graph
+from acert_zoo.network import layers
 from acert_zoo.network import trace_operations as ops
 from acert_zoo.network.builder import Unsupported, Value
 from acert_zoo.network.onnx_values import Activation, Context
@@ -71,7 +71,7 @@ def add(ctx: Context, x: Any, y: Any) -> Activation:
 
 def _as_bias(ctx: Context, x: Value, t: Tensor) -> Value | None:
     step = ctx.b.steps[x.index - 1] if x.index else None
-    if not isinstance(step, (graph.Linear, graph.Conv)) or bool(step.bias.any()):
+    if not isinstance(step, (layers.Linear, layers.Conv)) or bool(step.bias.any()):
         return None
     if t.numel() not in (1, len(step.bias)) or (t.numel() > 1 and x.known_shape[0] != len(step.bias)):
         return None
@@ -144,7 +144,7 @@ def relu(ctx: Context, x: Activation) -> Activation:
     return Activation(ops.relu(ctx.b, ctx.name, x.value), x.dims)
 
 
-def monotone(kind: type[graph.Step]) -> Callable[[Context, Activation], Activation]:
+def monotone(kind: type[layers.Step]) -> Callable[[Context, Activation], Activation]:
     """A step of its own that keeps the shape: Sigmoid, Sign, Tanh."""
     return lambda ctx, x: Activation(ctx.b.add(kind, ctx.name, x.value), x.dims)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from acert_zoo.network import graph
 from acert_zoo.network import onnx_elementwise as elementwise
 from acert_zoo.network import onnx_layers as layers
 from acert_zoo.network import onnx_rearranging as rearranging
 from acert_zoo.network import onnx_windows as windows
+from acert_zoo.network.layers import Sigmoid, Sign, Tanh
 
 HANDLERS: dict[str, Callable[..., Any]] = {
     "Conv": windows.conv,
@@ -37,9 +37,9 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "Min": elementwise.minimum,
     "Abs": elementwise.absolute,
     "Relu": elementwise.relu,
-    "Sigmoid": elementwise.monotone(graph.Sigmoid),
-    "Sign": elementwise.monotone(graph.Sign),
-    "Tanh": elementwise.monotone(graph.Tanh),
+    "Sigmoid": elementwise.monotone(Sigmoid),
+    "Sign": elementwise.monotone(Sign),
+    "Tanh": elementwise.monotone(Tanh),
     "LeakyRelu": elementwise.leaky_relu,
     "PRelu": elementwise.leaky_relu,
     "Clip": elementwise.clip,

@@ -19,7 +19,8 @@ from acert_zoo.errors import InvalidInputError, UnsupportedLayerError
 from acert_zoo.network import trace_operations as ops
 from acert_zoo.network.agreement import Constants
 from acert_zoo.network.builder import Builder, Unsupported
-from acert_zoo.network.graph import Linear, Network, Normalize
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Linear, Normalize
 from acert_zoo.network.onnx_constants import fold
 from acert_zoo.network.onnx_operators import HANDLERS
 from acert_zoo.network.onnx_values import Activation, Context

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from acert_zoo.network import composed_operations as composed
-from acert_zoo.network import graph
+from acert_zoo.network import layers
 from acert_zoo.network import trace_operations as ops
 from acert_zoo.network.builder import Unsupported
 from acert_zoo.network.onnx_elementwise import expand_to, negate
@@ -119,7 +119,7 @@ def concat(ctx: Context, *parts: Any) -> Activation:
         return Activation(filled[0].value, dims)
     without_batch = axis > 0 and like.dims[0] == 1 and len(like.dims) > 1
     values = [ctx.shaped(p, p.dims[1:] if without_batch else p.dims) for p in filled]
-    return Activation(ctx.b.add(graph.Concat, ctx.name, *values, dim=axis + (0 if without_batch else 1)), dims)
+    return Activation(ctx.b.add(layers.Concat, ctx.name, *values, dim=axis + (0 if without_batch else 1)), dims)
 
 
 def take(ctx: Context, x: Activation, axis: int, indices: list[int]) -> Activation:

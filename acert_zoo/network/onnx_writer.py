@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from acert_zoo.network.graph import (
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import (
     Add,
     AvgPool,
     BatchNorm,
@@ -18,7 +19,6 @@ from acert_zoo.network.graph import (
     Flatten,
     Linear,
     MaxPool,
-    Network,
     Normalize,
     Permute,
     ReLU,

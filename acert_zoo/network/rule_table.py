@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 from acert_zoo.errors import UnsupportedLayerError
-from acert_zoo.network.graph import Step
+from acert_zoo.network.layers import Step
 
 R = TypeVar("R")
 

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from acert_zoo.network import graph
+from acert_zoo.network import layers
 from acert_zoo.network.builder import Builder, Unsupported, Value
 
 Size: TypeAlias = int | Sequence[int]  # one number for both image axes, or one each
@@ -45,7 +45,7 @@ def conv2d(
             raise Unsupported("padding='same' with an even kernel")
         padding = 0 if padding == "valid" else [e // 2 for e in extent]
     return b.add(
-        graph.Conv,
+        layers.Conv,
         name,
         x,
         weight=weight,
@@ -61,7 +61,7 @@ def linear(b: Builder, name: str, x: Value, weight: Tensor, bias: Tensor | None 
     if x.shape is not None and len(x.shape) != 1:
         raise Unsupported(f"a Linear layer on values of shape {x.shape}; flatten first")
     bias = bias if bias is not None else weight.new_zeros(weight.shape[0])
-    return b.add(graph.Linear, name, x, weight=weight, bias=bias)
+    return b.add(layers.Linear, name, x, weight=weight, bias=bias)
 
 
 def batch_norm(
@@ -78,7 +78,7 @@ def batch_norm(
         raise Unsupported("BatchNorm without fixed statistics")
     gamma = gamma if gamma is not None else torch.ones_like(mean)
     beta = beta if beta is not None else torch.zeros_like(mean)
-    return b.add(graph.BatchNorm, name, x, gamma=gamma, beta=beta, mean=mean, var=var, epsilon=eps)
+    return b.add(layers.BatchNorm, name, x, gamma=gamma, beta=beta, mean=mean, var=var, epsilon=eps)
 
 
 def _constant(b: Builder, x: Value, value: Tensor | float) -> Tensor:
@@ -102,10 +102,10 @@ def shift(b: Builder, name: str, x: Value, by: Tensor | float) -> Value:
     """x - by."""
     by = _constant(b, x, by)
     if by.dim() <= 1:
-        return b.add(graph.Normalize, name, x, mean=by, std=torch.ones_like(by))
+        return b.add(layers.Normalize, name, x, mean=by, std=torch.ones_like(by))
     flat = to_shape(b, name, x, (by.numel(),))
     by = by.reshape(-1)
-    return to_shape(b, name, b.add(graph.Normalize, name, flat, mean=by, std=torch.ones_like(by)), x.known_shape)
+    return to_shape(b, name, b.add(layers.Normalize, name, flat, mean=by, std=torch.ones_like(by)), x.known_shape)
 
 
 def scale(b: Builder, name: str, x: Value, by: Tensor | float) -> Value:
@@ -136,7 +136,7 @@ def add(b: Builder, name: str, x: Operand, y: Operand, alpha: float = 1) -> Valu
     if isinstance(x, Value) and isinstance(y, Value):
         if x.shape != y.shape:
             raise Unsupported(f"adding values of shapes {x.shape} and {y.shape} (broadcasting)")
-        return b.add(graph.Add, name, x, y)
+        return b.add(layers.Add, name, x, y)
     if isinstance(x, Value):
         assert not isinstance(y, Value)
         return shift(b, name, x, -y)
@@ -185,17 +185,17 @@ def div(b: Builder, name: str, x: Operand, y: Operand) -> Value:
     if bool((y < 0).any()):
         x, y = _scale(b, name, x, torch.sign(y)), y.abs()
     before = b.steps[x.index - 1] if x.index else None
-    if isinstance(before, graph.Normalize) and torch.equal(before.std, torch.ones_like(before.std)):
+    if isinstance(before, layers.Normalize) and torch.equal(before.std, torch.ones_like(before.std)):
         mean, std = torch.broadcast_tensors(before.mean, y)
-        return b.add(graph.Normalize, name, Value(before.inputs[0], x.shape), mean=mean.clone(), std=std.clone())
-    return b.add(graph.Normalize, name, x, mean=torch.zeros_like(y), std=y)
+        return b.add(layers.Normalize, name, Value(before.inputs[0], x.shape), mean=mean.clone(), std=std.clone())
+    return b.add(layers.Normalize, name, x, mean=torch.zeros_like(y), std=y)
 
 
 # --- elementwise, pooling, rearranging ----------------------------------------------------------------------------
 
 
 def relu(b: Builder, name: str, x: Value) -> Value:
-    return b.add(graph.ReLU, name, x)
+    return b.add(layers.ReLU, name, x)
 
 
 def dropout(b: Builder, name: str, x: Value, p: float = 0.5, training: bool = True) -> Value:
@@ -216,7 +216,7 @@ def max_pool2d(
 ) -> Value:
     if ceil_mode or pair(dilation) != (1, 1):
         raise Unsupported("max pooling with ceil_mode or dilation")
-    return _pool(b, graph.MaxPool, name, x, kernel_size, stride, padding)
+    return _pool(b, layers.MaxPool, name, x, kernel_size, stride, padding)
 
 
 def avg_pool2d(
@@ -232,18 +232,18 @@ def avg_pool2d(
 ) -> Value:
     if ceil_mode or divisor_override is not None or (pair(padding) != (0, 0) and not count_include_pad):
         raise Unsupported("average pooling with ceil_mode, divisor_override or padding left out of the mean")
-    return _pool(b, graph.AvgPool, name, x, kernel_size, stride, padding)
+    return _pool(b, layers.AvgPool, name, x, kernel_size, stride, padding)
 
 
 def _pool(
-    b: Builder, kind: type[graph.Step], name: str, x: Value, kernel_size: Size, stride: Size | None, padding: Size
+    b: Builder, kind: type[layers.Step], name: str, x: Value, kernel_size: Size, stride: Size | None, padding: Size
 ) -> Value:
     kernel = pair(kernel_size)
     steps = kernel if stride is None or stride == () or stride == [] else pair(stride)
     return b.add(kind, name, x, kernel_size=kernel, stride=steps, padding=pair(padding))
 
 
-def _adaptive(kind: type[graph.Step]) -> Callable[[Builder, str, Value, int | Sequence[int | None] | None], Value]:
+def _adaptive(kind: type[layers.Step]) -> Callable[[Builder, str, Value, int | Sequence[int | None] | None], Value]:
     def pool(b: Builder, name: str, x: Value, output_size: int | Sequence[int | None] | None) -> Value:
         _, *sizes = x.known_shape
         wanted = (output_size,) * 2 if isinstance(output_size, int) or output_size is None else output_size
@@ -256,11 +256,11 @@ def _adaptive(kind: type[graph.Step]) -> Callable[[Builder, str, Value, int | Se
     return pool
 
 
-adaptive_avg_pool2d, adaptive_max_pool2d = _adaptive(graph.AvgPool), _adaptive(graph.MaxPool)
+adaptive_avg_pool2d, adaptive_max_pool2d = _adaptive(layers.AvgPool), _adaptive(layers.MaxPool)
 
 
 def flatten(b: Builder, name: str, x: Value) -> Value:
-    return b.add(graph.Flatten, name, x)
+    return b.add(layers.Flatten, name, x)
 
 
 def to_shape(b: Builder, name: str, x: Value, shape: tuple[int, ...]) -> Value:
@@ -268,15 +268,15 @@ def to_shape(b: Builder, name: str, x: Value, shape: tuple[int, ...]) -> Value:
     if shape == x.known_shape:
         return x
     if len(shape) == 1 and x.known_shape:
-        return b.add(graph.Flatten, name, x)
-    return b.add(graph.Reshape, name, x, shape=shape)
+        return b.add(layers.Flatten, name, x)
+    return b.add(layers.Reshape, name, x, shape=shape)
 
 
 def permute(b: Builder, name: str, x: Value, dims: Sequence[int]) -> Value:
     order = tuple(d % len(dims) for d in dims)
     if order[0] != 0:
         raise Unsupported("moving the batch axis")
-    return x if order == tuple(range(len(order))) else b.add(graph.Permute, name, x, dims=order)
+    return x if order == tuple(range(len(order))) else b.add(layers.Permute, name, x, dims=order)
 
 
 def transpose(b: Builder, name: str, x: Value, dim0: int, dim1: int) -> Value:
@@ -292,4 +292,4 @@ def cat(b: Builder, name: str, tensors: Sequence[Operand], dim: int = 0) -> Valu
     axes = 1 + len(values[0].known_shape)
     if dim % axes == 0:
         raise Unsupported("joining along the batch axis")
-    return b.add(graph.Concat, name, *values, dim=dim % axes)
+    return b.add(layers.Concat, name, *values, dim=dim % axes)

@@ -17,7 +17,8 @@ from acert_zoo.errors import InvalidInputError, UnsupportedLayerError
 from acert_zoo.network import known_layers
 from acert_zoo.network import trace_operations as ops
 from acert_zoo.network.builder import Builder, Value
-from acert_zoo.network.graph import Linear, Network, Step
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Linear, Step
 
 __all__ = ["NetworkModule", "trace"]
 

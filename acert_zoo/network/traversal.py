@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from acert_zoo.network.graph import Network, Step
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Step
 
 V = TypeVar("V")
 

@@ -19,7 +19,8 @@ from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.radius_search import certified_radius
 from acert_zoo.bounds.rigorous_crown import RigorousCrown
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
-from acert_zoo.network.graph import Flatten, Linear, Network, Sigmoid, Tanh
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Flatten, Linear, Sigmoid, Tanh
 
 CONTEXT = mpmath.mp.clone()
 CONTEXT.prec = 400

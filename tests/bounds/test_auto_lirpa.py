@@ -19,7 +19,8 @@ from acert_zoo.bounds.auto_lirpa_module import dense_kernel
 from acert_zoo.bounds.ibp import robust_margin
 from acert_zoo.bounds.rigorous_crown import rigorous_check
 from acert_zoo.errors import MissingDependencyError, UnsupportedLayerError
-from acert_zoo.network.graph import AvgPool, Conv, Flatten, Linear, Network, ReLU
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import AvgPool, Conv, Flatten, Linear, ReLU
 from acert_zoo.network.tracing import trace
 from acert_zoo.rounding import CROWN_METHODS
 from tests.support.models import SHAPE

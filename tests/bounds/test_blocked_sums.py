@@ -15,7 +15,8 @@ from acert_zoo.bounds import blocked_sums
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.real_sound import RealSound
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
-from acert_zoo.network.graph import Affine, Conv, Flatten, Linear, Network, ReLU
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Affine, Conv, Flatten, Linear, ReLU
 from tests.support import cases as cases
 from tests.support import rational as exact
 from tests.support.blas import ORDERS, HostileBlas

@@ -16,7 +16,8 @@ from acert_zoo.bounds import box_changes
 from acert_zoo.bounds.box_changes import Anchor, BoxChange
 from acert_zoo.bounds.proved_margins import anchored
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
-from acert_zoo.network.graph import Add, Affine, Conv, Flatten, Linear, MaxPool, Network, Normalize, ReLU
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Add, Affine, Conv, Flatten, Linear, MaxPool, Normalize, ReLU
 from acert_zoo.network.tracing import trace
 from tests.support import rational as exact
 from tests.support.blas import ORDERS, HostileBlas

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from acert_zoo.bounds import crown_rules
 from acert_zoo.bounds.ibp import Interval
-from acert_zoo.network.graph import (
+from acert_zoo.network.layers import (
     Add,
     AvgPool,
     BatchNorm,

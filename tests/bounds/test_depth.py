@@ -18,7 +18,7 @@ from acert_zoo.bounds import real_sound as rules
 from acert_zoo.bounds.blocked_sums import BLOCK
 from acert_zoo.bounds.directed_rounding import U64
 from acert_zoo.bounds.ibp import Interval
-from acert_zoo.network.graph import Affine, Conv, Linear
+from acert_zoo.network.layers import Affine, Conv, Linear
 from tests.support import cases as cases
 from tests.support import rational as exact
 from tests.support.blas import HostileBlas

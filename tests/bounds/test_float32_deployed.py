@@ -18,7 +18,8 @@ from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.preconditions import has_subnormal
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.network.architectures import CNN
-from acert_zoo.network.graph import Add, AvgPool, Conv, Flatten, Linear, MaxPool, Network, Normalize, ReLU, Sign
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Add, AvgPool, Conv, Flatten, Linear, MaxPool, Normalize, ReLU, Sign
 from acert_zoo.network.tracing import trace
 from tests.support import deployed as programs
 from tests.support import rational as exact

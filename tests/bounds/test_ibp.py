@@ -12,7 +12,8 @@ import acert_zoo
 from acert_zoo.bounds import auto_lirpa_compat
 from acert_zoo.bounds.ibp import Interval, input_box, margin_bounds, propagate, robust_margin, smallest_margin
 from acert_zoo.network import architectures
-from acert_zoo.network.graph import Add, AvgPool, Flatten, Linear, MaxPool, Network, Normalize, ReLU
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Add, AvgPool, Flatten, Linear, MaxPool, Normalize, ReLU
 from acert_zoo.network.tracing import trace
 
 

@@ -15,7 +15,8 @@ from acert_zoo.bounds import preconditions
 from acert_zoo.bounds.preconditions import DEPLOYED, REAL_SOUND, check_backend, check_network
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.errors import InvalidInputError, UnknownNameError, UnsoundSettingError, UnsupportedLayerError
-from acert_zoo.network.graph import AvgPool, BatchNorm, Flatten, Linear, Monotone, Network, Normalize, ReLU
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import AvgPool, BatchNorm, Flatten, Linear, Monotone, Normalize, ReLU
 from acert_zoo.rounding import proved_level
 
 BOTH = (REAL_SOUND, DEPLOYED)

@@ -12,7 +12,8 @@ from acert_zoo.bounds.ibp import robust_margin
 from acert_zoo.bounds.radius_search import certified_radius
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.errors import UnknownNameError, UnsoundSettingError
-from acert_zoo.network.graph import Flatten, Linear, Network, ReLU
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Flatten, Linear, ReLU
 from acert_zoo.network.tracing import trace
 from tests.support.models import small_model
 

@@ -13,7 +13,7 @@ from acert_zoo.bounds import ibp
 from acert_zoo.bounds import nonnegative_boxes as nonnegative
 from acert_zoo.bounds import real_sound as rules
 from acert_zoo.bounds.directed_rounding import U64
-from acert_zoo.network.graph import Conv
+from acert_zoo.network.layers import Conv
 from tests.support import cases as cases
 from tests.support import rational as exact
 

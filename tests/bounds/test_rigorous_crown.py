@@ -17,13 +17,8 @@ from acert_zoo.bounds.rigorous_crown import RigorousCrown, rigorous_check
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.errors import UnsoundSettingError
 from acert_zoo.network import architectures
-from acert_zoo.network.graph import (
-    Flatten,
-    Linear,
-    Network,
-    ReLU,
-    Step,
-)
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Flatten, Linear, ReLU, Step
 from acert_zoo.network.tracing import trace
 from acert_zoo.rounding import CROWN_METHODS
 from tests.support import rational as exact

@@ -17,19 +17,8 @@ from acert_zoo.bounds.directed_rounding import U64
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.errors import InvalidInputError, UnknownNameError
 from acert_zoo.network.architectures import CNN
-from acert_zoo.network.graph import (
-    Add,
-    Affine,
-    AvgPool,
-    BatchNorm,
-    Concat,
-    Conv,
-    Flatten,
-    Linear,
-    Network,
-    Permute,
-    ReLU,
-)
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Add, Affine, AvgPool, BatchNorm, Concat, Conv, Flatten, Linear, Permute, ReLU
 from acert_zoo.network.tracing import trace
 from tests.support import cases as cases
 from tests.support import rational as exact

@@ -8,7 +8,8 @@ import torch
 from acert_zoo.bounds.ibp import class_margins
 from acert_zoo.bounds.radius_search import certified_radius
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
-from acert_zoo.network.graph import Flatten, Linear, Network, Sign
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Flatten, Linear, Sign
 
 
 def network() -> Network:

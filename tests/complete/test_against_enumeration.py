@@ -17,7 +17,8 @@ from acert_zoo.complete.branch_and_bound import BranchAndBound
 from acert_zoo.complete.leaf_proof import LeafProver, Leaves
 from acert_zoo.complete.linear_bounds import LinearBounds
 from acert_zoo.complete.proof import check_proof
-from acert_zoo.network.graph import Linear, Network, ReLU
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Linear, ReLU
 from tests.support.relu_patterns import exact_minimum, tiny_network
 
 F64 = torch.float64

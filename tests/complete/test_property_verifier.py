@@ -9,7 +9,8 @@ import torch
 
 from acert_zoo.complete.property_verifier import PropertyVerifier
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.network.graph import Linear, Network, ReLU
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Linear, ReLU
 from acert_zoo.network.properties import Case, Inequality, Property
 from tests.support.relu_patterns import exact_minimum, tiny_network
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from acert_zoo.errors import UnsupportedLayerError
-from acert_zoo.network.graph import (
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import (
     Add,
     BatchNorm,
     Concat,
@@ -18,7 +19,6 @@ from acert_zoo.network.graph import (
     Linear,
     MaxPool,
     Monotone,
-    Network,
     Permute,
     ReLU,
     Reshape,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from acert_zoo.errors import UnsupportedLayerError
-from acert_zoo.network.graph import Conv, Linear, Normalize
+from acert_zoo.network.layers import Conv, Linear, Normalize
 
 pytest.importorskip("onnx")
 from tests.support.onnx_files import check, make, node, weights

@@ -17,7 +17,7 @@ from acert_zoo.bounds.radius_search import certified_radius
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnsoundSettingError
 from acert_zoo.network import onnx_files, onnx_runtime
-from acert_zoo.network.graph import Linear, Normalize
+from acert_zoo.network.layers import Linear, Normalize
 from acert_zoo.network.onnx_files import export_onnx, load_onnx
 from acert_zoo.network.tracing import trace
 from tests.support import modules

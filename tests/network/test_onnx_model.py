@@ -12,7 +12,7 @@ import torch
 import acert_zoo
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.network import onnx_files, onnx_reader, onnx_runtime
-from acert_zoo.network.graph import Linear
+from acert_zoo.network.layers import Linear
 from acert_zoo.network.onnx_files import load_onnx
 from acert_zoo.network.onnx_model import OnnxModel
 from acert_zoo.network.vnnlib_reader import parse_property

@@ -9,7 +9,7 @@ from acert_zoo import certify
 from acert_zoo.bounds.ibp import input_box, propagate
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.network import architectures
-from acert_zoo.network.graph import Add, AvgPool, BatchNorm, Conv
+from acert_zoo.network.layers import Add, AvgPool, BatchNorm, Conv
 from acert_zoo.network.tracing import trace
 from training.run.deployment import fold
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from acert_zoo.errors import UnsupportedLayerError
-from acert_zoo.network.graph import Add, Flatten, MaxPool, ReLU
+from acert_zoo.network.layers import Add, Flatten, MaxPool, ReLU
 from acert_zoo.network.rule_table import RuleTable
 
 TABLE = RuleTable("test", {ReLU: "relu", Flatten: "flatten"}, {Add: "for no reason"})

@@ -14,7 +14,8 @@ from acert_zoo.bounds.ibp import robust_margin
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.network import architectures
-from acert_zoo.network.graph import Add, AvgPool, Conv, Linear, Network, Normalize
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Add, AvgPool, Conv, Linear, Normalize
 from acert_zoo.network.reading import read
 from acert_zoo.network.tracing import trace
 from tests.support.models import small_model

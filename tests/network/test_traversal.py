@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from acert_zoo.network.graph import Add, Linear, Network, ReLU, Step
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Add, Linear, ReLU, Step
 from acert_zoo.network.traversal import backward, forward
 
 

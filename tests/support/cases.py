@@ -12,7 +12,8 @@ from torch import Tensor
 
 from acert_zoo.bounds import real_sound
 from acert_zoo.bounds.ibp import Interval
-from acert_zoo.network.graph import Flatten, Linear, Network, Normalize, ReLU, Step
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Flatten, Linear, Normalize, ReLU, Step
 from tests.support import rational as exact
 
 Case = tuple[Linear, Interval]

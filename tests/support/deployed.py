@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
-from acert_zoo.network.graph import Affine, AvgPool, Flatten, Linear, Network, Normalize, ReLU, Step
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Affine, AvgPool, Flatten, Linear, Normalize, ReLU, Step
 from tests.support import rational as exact
 
 Planted = tuple[Network, Tensor, Tensor, Tensor]  # network, images, labels, eps (float64)

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acert_zoo.bounds.ibp import Interval
-from acert_zoo.network.graph import (
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import (
     Add,
     Affine,
     AvgPool,
@@ -28,7 +29,6 @@ from acert_zoo.network.graph import (
     Flatten,
     Linear,
     MaxPool,
-    Network,
     Normalize,
     ReLU,
     Step,

@@ -13,7 +13,8 @@ from fractions import Fraction
 
 import torch
 
-from acert_zoo.network.graph import Linear, Network, ReLU
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Linear, ReLU
 
 Row = list[Fraction]  # coefficients of the inputs, then the constant
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from acert_zoo.bounds.ibp import Ball
-from acert_zoo.network.graph import Affine, Network
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Affine
 from training.compute import kernels
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acert_zoo.network.graph import Affine, BatchNorm, Network, ReLU
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Affine, BatchNorm, ReLU
 from training.compute import distributed, kernels
 from training.compute.precision import lowered
 from training.method.batch_norm import Normalize, NormalizeReLU

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acert_zoo.bounds.ibp import Ball, Interval, input_box, margin_bounds, propagate, smallest_margin
-from acert_zoo.network.graph import Network, Normalize
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Normalize
 from training.compute.precision import lowered, relu_rule
 from training.method import regularizers
 from training.method.clean_pass import CleanPass, clean_pass

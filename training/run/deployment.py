@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import InvalidInputError, WeightsError
 from acert_zoo.network import architectures
-from acert_zoo.network.graph import Affine, BatchNorm
+from acert_zoo.network.layers import Affine, BatchNorm
 from acert_zoo.network.tracing import trace
 from acert_zoo.zoo import weights
 from training.recipes.recipe import Recipe

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import acert_zoo
 from acert_zoo.data.datasets import to_pixels
 from acert_zoo.errors import AcertZooError, InvalidInputError
-from acert_zoo.network.graph import Affine
+from acert_zoo.network.layers import Affine
 from acert_zoo.network.tracing import trace
 from training.run.run_folder import RunError, RunFolder
 
