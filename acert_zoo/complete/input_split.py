@@ -1,8 +1,11 @@
 """For few inputs: the box itself is cut in parts until each is excluded, all in rigorous float64, in batches of parts.
 
-CROWN bounds over a part come with coefficients of the inputs; the input whose coefficient times width is largest is
-halved. The halves [l, m] and [m, u] cover [l, u]: nothing is lost between them. Parts that are left are a stack, so
-that few are ever waiting.
+Where the network is a chain of linear layers and ReLUs, hidden boxes come from zonotopes
+(`bounds/rigorous_zonotope.py`); on ACAS Xu ten to twenty times as fast as CROWN's, and nearly as tight. The rows are
+bounded by the zonotope and by CROWN. The input that is halved is the one to which most of the spread of the nearest
+row is due, the relaxation of neurons included; elsewhere the one whose CROWN coefficient times width is largest. The
+halves [l, m] and [m, u] cover [l, u]: nothing is lost between them. Parts that are left are a stack, so that few are
+ever waiting.
 """
 
 from __future__ import annotations
@@ -13,13 +16,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from acert_zoo.bounds import rigorous_zonotope
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.rigorous_crown import RigorousCrown
+from acert_zoo.bounds.rigorous_zonotope import ZonotopeBoxes
 from acert_zoo.complete.conditions import Conditions, outer_box
 from acert_zoo.complete.counterexample import Counterexample, CounterexampleSearch
 from acert_zoo.network.properties import Case
 
-BATCH = 64
+BATCH = 256  # parts
+MEMORY = 2**30  # bytes
 
 
 @dataclass(frozen=True)
@@ -37,14 +43,21 @@ class Outcome:
 
 @torch.no_grad()
 def split_inputs(
-    crown: RigorousCrown, search: CounterexampleSearch, case: Case, end: float, batch: int = BATCH
+    crown: RigorousCrown,
+    search: CounterexampleSearch,
+    case: Case,
+    end: float,
+    *,
+    batch: int = BATCH,
+    memory: float = MEMORY,
 ) -> Outcome:
     """Excludes every conjunction on all of the case's box, or finds a counterexample.
 
     Args:
-        end: a value of `time.perf_counter()`.
+        end: a value of `time.perf_counter()`. batch: how many parts are bounded at once. memory: bytes they may take.
     """
-    conditions = Conditions(case.conjunctions, crown.network.num_classes)
+    bounds = _PartBounds(crown, Conditions(case.conjunctions, crown.network.num_classes), end, memory)
+    batch = max(1, min(batch, bounds.most))
     whole = outer_box(case, search.shape)
     stack = [(whole.lower, whole.upper)]
     parts = 0
@@ -53,48 +66,91 @@ def split_inputs(
             return Outcome(False, parts=parts, late=True)
         taken, stack = stack[-batch:], stack[:-batch]
         box = Interval(torch.cat([low for low, _ in taken]), torch.cat([high for _, high in taken]))
-        boxes = crown.boxes_over(box, deadline=end)
-        lowest, weight = _excluded(crown, conditions, boxes)
-        left = (~(lowest > 0)).nonzero().squeeze(1)  # NaN is left, too
+        found = bounds(box)
+        left = (~(found.lowest > 0)).nonzero().squeeze(1)  # NaN is left, too
         parts += len(box.lower) - len(left)
         if len(left) == 0:
             continue
-        box, weight = Interval(box.lower[left], box.upper[left]), weight[left]
+        box, found = Interval(box.lower[left], box.upper[left]), found.pick(left)
         middle = (box.lower + box.upper) / 2
-        points = torch.cat([middle, torch.where(weight > 0, box.lower, box.upper)])
-        found = search.among(case, case.conjunctions, points, conditions.worst(crown.network(points)))
-        if found is not None:
-            return Outcome(False, found, parts)
-        width = (box.upper - box.lower).flatten(1)
-        score = weight.abs().flatten(1) * width + 1e-9 * width
+        points = torch.cat([middle, torch.where(found.weight > 0, box.lower, box.upper)])
+        hit = search.among(case, case.conjunctions, points, bounds.conditions.worst(crown.network(points)))
+        if hit is not None:
+            return Outcome(False, hit, parts)
         inside = ((middle > box.lower) & (middle < box.upper)).flatten(1)
-        cut = score.masked_fill(~inside, -1.0).argmax(1)
+        cut = found.influence.nan_to_num().masked_fill(~inside, -1.0).argmax(1)
         if not bool(inside.gather(1, cut.unsqueeze(1)).all()):
             return Outcome(False, parts=parts)  # a part without a float64 between its ends
-        stack += _halves(box, middle, cut, lowest[left])
+        stack += _halves(box, middle, cut, found.lowest)
     return Outcome(True, parts=parts)
 
 
-def _excluded(crown: RigorousCrown, conditions: Conditions, boxes: list[Interval]) -> tuple[Tensor, Tensor]:
-    """([N]: > 0 where every conjunction is excluded on box n, [N, *input]: coefficients of the row that is nearest)."""
-    count, rows = len(boxes[0].lower), len(conditions.rows)
-    repeated = [Interval(b.lower.repeat_interleave(rows, 0), b.upper.repeat_interleave(rows, 0)) for b in boxes]
-    bounds, weight = crown.rows_over(repeated, conditions.rows.repeat(count, 1), conditions.const.repeat(count))
-    bounds = bounds.view(count, rows)
-    lowest, conjunction = conditions.best(bounds).min(1)
-    if weight is None:
-        return lowest, torch.ones_like(boxes[0].lower)
-    own = conditions.owner == conjunction.unsqueeze(1)  # [N, M]
-    row = bounds.masked_fill(~own, -torch.inf).argmax(1)
-    return lowest, weight.view(count, rows, *weight.shape[1:])[torch.arange(count), row]
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Of N parts: lowest [N], > 0 where every conjunction is excluded; of the row that is nearest to being excluded its
+    CROWN coefficients [N, *input], and how much of its spread each input is to blame for [N, inputs]."""
+
+    lowest: Tensor
+    weight: Tensor
+    influence: Tensor
+
+    def pick(self, index: Tensor) -> _Found:
+        return _Found(self.lowest[index], self.weight[index], self.influence[index])
+
+
+class _PartBounds:
+    """Rigorous bounds over parts. `most`: how many at once."""
+
+    def __init__(self, crown: RigorousCrown, conditions: Conditions, end: float, memory: float) -> None:
+        self.crown, self.conditions, self.end = crown, conditions, end
+        network = crown.network
+        self.most = BATCH
+        self.zonotopes = rigorous_zonotope.suits(network)
+        if self.zonotopes:
+            self.most = int(memory / rigorous_zonotope.bytes_per_box(network))
+            self.zonotopes = self.most > 0
+
+    def __call__(self, box: Interval) -> _Found:
+        conditions = self.conditions
+        if self.zonotopes:
+            forms = ZonotopeBoxes(self.crown.network)
+            boxes = self.crown.rigorous.boxes(box, forms)
+            bounds, weight = self._backward(boxes)
+            rows = forms.rows(boxes, conditions.rows, conditions.const)
+            direct = rows.box().lower
+            bounds = torch.maximum(bounds, torch.where(direct.isfinite(), direct, -torch.inf))
+        else:
+            boxes = self.crown.boxes_over(box, deadline=self.end)
+            bounds, weight = self._backward(boxes)
+        lowest, conjunction = conditions.best(bounds).min(1)
+        own = conditions.owner == conjunction.unsqueeze(1)  # [N, M]
+        row = bounds.masked_fill(~own, -torch.inf).argmax(1)
+        weight = weight[torch.arange(len(row)), row]
+        if self.zonotopes:
+            return _Found(lowest, weight, rows.influence(row))
+        width = (box.upper - box.lower).flatten(1)
+        return _Found(lowest, weight, weight.abs().flatten(1) * width + 1e-9 * width)
+
+    def _backward(self, boxes: list[Interval]) -> tuple[Tensor, Tensor]:
+        """CROWN's bounds [N, M] of every row, and coefficients [N, M, *input]; 1 where nothing reaches the input."""
+        conditions = self.conditions
+        count, rows = len(boxes[0].lower), len(conditions.rows)
+        repeated = [Interval(b.lower.repeat_interleave(rows, 0), b.upper.repeat_interleave(rows, 0)) for b in boxes]
+        bounds, weight = self.crown.rows_over(
+            repeated, conditions.rows.repeat(count, 1), conditions.const.repeat(count)
+        )
+        if weight is None:
+            weight = torch.ones_like(repeated[0].lower)
+        return bounds.view(count, rows), weight.view(count, rows, *weight.shape[1:])
 
 
 def _halves(box: Interval, middle: Tensor, cut: Tensor, lowest: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Both halves of every part, those of the lowest bound last: they are taken first."""
-    found = []
-    for i in lowest.argsort(descending=True).tolist():
-        for half in range(2):
-            ends = [box.lower[i : i + 1].clone(), box.upper[i : i + 1].clone()]
-            ends[1 - half].view(-1)[cut[i]] = middle[i].flatten()[cut[i]]
-            found.append((ends[0], ends[1]))
-    return found
+    order = lowest.argsort(descending=True)
+    place = torch.arange(len(order))
+    halves = []
+    for half in range(2):
+        ends = [box.lower[order], box.upper[order]]
+        ends[1 - half].flatten(1)[place, cut[order]] = middle[order].flatten(1)[place, cut[order]]
+        halves.append(zip(ends[0].split(1), ends[1].split(1), strict=True))
+    return [part for both in zip(*halves, strict=True) for part in both]

@@ -113,7 +113,7 @@ class PropertyVerifier:
             return PropertyAnswer(UNSAT, parts=1)
         if box.lower.numel() > FEW_INPUTS:
             return self._branch(case, conditions, box, end)
-        outcome = split_inputs(self.prover.crown, self.search, case, end)
+        outcome = split_inputs(self.prover.crown, self.search, case, end, memory=self.memory)
         if outcome.found is not None:
             return PropertyAnswer(SAT, outcome.found)
         status = UNSAT if outcome.done else TIMEOUT if outcome.late else UNKNOWN

@@ -72,3 +72,11 @@ def test_a_bound_that_is_no_number_excludes_nothing(monkeypatch: pytest.MonkeyPa
         crown, "rows_over", lambda boxes, rows, const: (torch.full((len(rows),), torch.nan, dtype=F64), None)
     )
     assert not split_inputs(crown, search, case, time.perf_counter() + 0.5).done
+
+
+def test_without_the_memory_for_zonotopes_crown_answers() -> None:
+    network = tiny_network(6)
+    crown = RigorousCrown(network)
+    case = Case((Fraction(0),) * 2, (Fraction(1),) * 2, ((Inequality.of({0: Fraction(1)}, Fraction(-(10**6))),),))
+    search = CounterexampleSearch(network, crown, (2,))
+    assert split_inputs(crown, search, case, time.perf_counter() + 60, memory=1.0).done
