@@ -36,7 +36,6 @@ SLOW = (
     "cascades/test_nesting.py",
     "cascades/test_use.py",
     "certificates/test_activations.py",
-    "certificates/test_auto_lirpa_certifier.py",
     "certificates/test_certify.py",
     "certificates/test_file_fuzz.py",
     "cli/test_certify.py",

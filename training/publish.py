@@ -27,7 +27,8 @@ from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import AcertZooError, CertificateFileError, InvalidInputError, UnknownNameError
 from acert_zoo.zoo import registry, resolve, weights
 from acert_zoo.zoo.model_info import ModelInfo
-from training.report import card_text, cards, tradeoff
+from training.report import cards, tradeoff
+from training.report.card_training import recipe_toml
 from training.report.figure_style import THEMES
 from training.report.figures import digest, draw
 from training.results.evaluation import RADIUS_ATOL, RADIUS_RTOL
@@ -103,7 +104,7 @@ def build_files(zoo: ZooFolder, info: ModelInfo, repo_id: str) -> dict[str, byte
         EVAL_RESULTS: eval_results(info).encode(),
     }
     if info.recipe:
-        files["recipe.toml"] = card_text.recipe_toml(info.recipe).encode()
+        files["recipe.toml"] = recipe_toml(info.recipe).encode()
     for theme in THEMES if marked else ():
         files[f"{FIGURE}-{theme}.png"] = draw("tradeoff", points, theme, info.name, "png")
     return files

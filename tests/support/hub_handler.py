@@ -1,4 +1,4 @@
-"""The requests that `tests/hub_server.py` answers: one method for each endpoint of the Hub."""
+"""The requests that `tests/support/hub_server.py` answers: one method for each endpoint of the Hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state behind `tests/hub_server.py`: repositories, commits, refs, large files and collections, in memory."""
+"""The state behind `hub_server.py`: repositories, commits, refs, large files and collections, in memory."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from acert_zoo.zoo import registry
 from acert_zoo.zoo.model_info import ModelInfo
 from training.report import card_text, tradeoff
 from training.report.card_facts import SHORT_METHOD
-from training.report.card_text import certified, percent
+from training.report.card_metrics import certified, percent
 from training.results.decided_table import decided_overview, read_decided
 from training.results.zoo_folder import ZooFolder, write_atomic
 
