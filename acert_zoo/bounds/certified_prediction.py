@@ -115,7 +115,8 @@ def _kept(model: nn.Module, shape: tuple[int, ...]) -> _Kept:
     known = known_layers.is_known(model)
     state = None if known else ModuleState(model)
     kept = _Kept(read(model, getattr(model, "input_shape", None) or shape), state, {})
-    _cache[model] = kept
+    if state is None or state.whole:
+        _cache[model] = kept
     return kept
 
 

@@ -87,6 +87,15 @@ def _batch_norm(
     return ops.batch_norm(c.b, c.name, value_of(x), mean, var, weight, bias, eps=eps), None, None
 
 
+@rule("native_batch_norm.default")
+def _native_batch_norm(
+    c: Call, x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
+) -> tuple[Value, None, None]:
+    if training:
+        raise Unsupported("BatchNorm with the statistics of the batch")
+    return _batch_norm(c, x, weight, bias, mean, var, momentum, eps)
+
+
 @rule("add.Tensor", "add.Scalar")
 def _add(c: Call, x: Any, y: Any, alpha: float = 1) -> Value:
     x, y = operand(x), operand(y)

@@ -12,19 +12,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export.graph_signature import InputKind, OutputKind
+from torch.export.graph_signature import InputKind
 
 from acert_zoo.errors import UnsupportedLayerError
 from acert_zoo.network import aten_operations, aten_rearrangements  # noqa: F401 (their rules enter the table)
 from acert_zoo.network.aten_rules import RULES, BatchSize, Call, Repeated
-from acert_zoo.network.builder import SUPPORTED, Builder, Unsupported, Value
+from acert_zoo.network.builder import PLAIN_TENSORS, SUPPORTED, Builder, Unsupported, Value
+from acert_zoo.network.functional_program import FunctionalProgram
 
 _IGNORED = ("aten._assert_tensor_metadata", "aten._assert_scalar", "aten.sym_constrain_range")  # they compute nothing
 _REPEATING = ("aten.full.default", "aten.expand.default")  # of constants, to the batch size
 _RANDOM = ("rand", "bernoulli", "empty", "normal", "dropout", "multinomial", "poisson", "uniform", "exponential")
 
 
-def read_program(program: Any, model: nn.Module, builder: Builder) -> Value:
+def read_program(program: FunctionalProgram, model: nn.Module, builder: Builder) -> Value:
     """The program's output as a value of `builder`, whose input shape is known.
 
     Args:
@@ -37,7 +38,7 @@ def read_program(program: Any, model: nn.Module, builder: Builder) -> Value:
 
 
 class _Reader:
-    def __init__(self, program: Any, model: nn.Module, builder: Builder) -> None:
+    def __init__(self, program: FunctionalProgram, model: nn.Module, builder: Builder) -> None:
         self.program, self.builder = program, builder
         self.live: dict[str, Tensor] = {
             **dict(model.named_parameters(remove_duplicate=False)),
@@ -47,40 +48,38 @@ class _Reader:
         self.batch: Any = None  # torch's symbol of the batch size
 
     def output(self) -> Value:
-        inputs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
+        inputs = iter(self.program.inputs)
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
-                self.env[node] = self._input(node, inputs[node.name])
+                self.env[node] = self._input(node, *next(inputs))
             elif node.op == "call_function":
                 self.env[node] = self._call(node)
             elif node.op == "get_attr":
                 self.env[node] = None  # a subgraph of control flow: the call that takes it is refused
-            elif node.op == "output":
-                return self._output(node)
-        raise UnsupportedLayerError("the model returns nothing")
+        return self._output()
 
-    def _input(self, node: Any, spec: Any) -> Any:
-        if spec.kind == InputKind.USER_INPUT:
+    def _input(self, node: Any, kind: InputKind, name: str) -> Any:
+        if kind == InputKind.USER_INPUT:
             self.batch = node.meta["val"].shape[0]
             return self.builder.input
-        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
-            name = str(spec.target)
-            found = self.live.get(name.removeprefix("model."))
-            for held in (self.program.state_dict, self.program.constants):
-                found = held.get(name) if found is None else found
-            if isinstance(found, Tensor):
-                return found
-        raise UnsupportedLayerError(f"the model uses {spec.target!r} ({spec.kind.name}), which is no tensor of its own")
-
-    def _output(self, node: Any) -> Value:
-        specs = self.program.graph_signature.output_specs
-        for spec in specs:
-            if spec.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION):
+        if kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            found = self.live.get(name.removeprefix("model."), self.program.tensors.get(name))
+            if found is not None and type(found) not in PLAIN_TENSORS:
                 raise UnsupportedLayerError(
-                    f"the model's forward changes its own state ({spec.target or spec.kind.name}); its answers could "
-                    "depend on what it was asked before"
+                    f"{name.removeprefix('model.')!r} is a {type(found).__name__}, which may give torch's functions "
+                    "another meaning; plain tensors and parameters are read"
                 )
-        results = [n for n, s in zip(node.args[0], specs, strict=True) if s.kind == OutputKind.USER_OUTPUT]
+            if found is not None:
+                return found
+        raise UnsupportedLayerError(f"the model uses {name!r} ({kind.name}), which is no tensor of its own")
+
+    def _output(self) -> Value:
+        if self.program.changed:
+            raise UnsupportedLayerError(
+                f"the model's forward changes its own state ({self.program.changed[0]}); its answers could depend on "
+                "what it was asked before"
+            )
+        results = self.program.results
         result = self.env.get(results[0]) if len(results) == 1 else None
         if not isinstance(result, Value):
             raise UnsupportedLayerError(
@@ -121,7 +120,7 @@ class _Reader:
         """An operation on constants alone."""
         tags = getattr(node.target, "tags", ())
         if torch.Tag.nondeterministic_seeded in tags or any(word in name for word in _RANDOM):
-            raise Unsupported("its result is random")
+            raise Unsupported("its result is random, or memory that nothing was written to")
         if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace != "aten":
             raise Unsupported("no ATen operation")
         if not any(isinstance(v, BatchSize) for v in found):
@@ -157,8 +156,11 @@ class _Reader:
                 raise Unsupported(f"read as a value of shape {result.shape} per sample, not {shape}")
             if node.meta["val"].dtype != self.builder.dtype:
                 raise Unsupported(f"its result is {node.meta['val'].dtype}, the model's images {self.builder.dtype}")
-        if isinstance(result, Repeated) and tuple(result.tensor.shape[1:]) != self._shape(node):
-            raise Unsupported(f"read as a constant of shape {tuple(result.tensor.shape)}")
+        if isinstance(result, Repeated):
+            if tuple(result.tensor.shape[1:]) != self._shape(node):
+                raise Unsupported(f"read as a constant of shape {tuple(result.tensor.shape)}")
+            if result.tensor.dtype != node.meta["val"].dtype:
+                raise Unsupported(f"read as a constant of {result.tensor.dtype}, which is {node.meta['val'].dtype}")
         return result
 
     def _unsupported(self, node: Any, why: object) -> UnsupportedLayerError:

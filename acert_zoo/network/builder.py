@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.network.layers import Step
@@ -23,6 +23,10 @@ SUPPORTED = (
     "flatten, reshape, permute, squeeze, slices, cat, zero padding, addition, scaling and shifting by constants, mean, "
     "sum and maximum over axes of an image, dropout (eval), identity"
 )
+
+
+# Weights of other types may do something else in torch's own functions (`__torch_function__`), here as in the module.
+PLAIN_TENSORS: tuple[type, ...] = (Tensor, nn.Parameter, getattr(nn.parameter, "Buffer", nn.Parameter))
 
 
 class Unsupported(Exception):

@@ -125,6 +125,7 @@ def relu_above(b: Builder, name: str, x: Value, low: Any) -> Value:
 
 def clamp(b: Builder, name: str, x: Value, low: float | None, high: float | None) -> Value:
     """min(max(x, low), high), low <= high."""
+    low, high = None if low == -math.inf else low, None if high == math.inf else high
     numbers = [v for v in (low, high) if v is not None]
     if any(not isinstance(v, (int, float)) or not math.isfinite(v) for v in numbers) or numbers != sorted(numbers):
         raise Unsupported(f"clamping to [{low}, {high}]")

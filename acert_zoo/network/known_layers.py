@@ -16,12 +16,11 @@ from torch import Tensor, nn
 
 from acert_zoo.network import architectures, layers
 from acert_zoo.network import trace_operations as ops
-from acert_zoo.network.builder import Builder, Unsupported, Value
+from acert_zoo.network.builder import PLAIN_TENSORS, Builder, Unsupported, Value
 from acert_zoo.network.module_state import GLOBAL_HOOKS
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
 _METHODS = ("forward", "__call__", "_call_impl", "_wrapped_call_impl", "_conv_forward", "__getattr__")
-_TENSORS = (Tensor, nn.Parameter, nn.parameter.Buffer) if hasattr(nn.parameter, "Buffer") else (Tensor, nn.Parameter)
 
 
 class _Unknown(Exception):
@@ -52,6 +51,8 @@ def _flatten(b: Builder, name: str, m: Any, x: Value) -> Value:
 
 
 def _residual(b: Builder, name: str, m: Any, x: Value) -> Value:
+    if any(isinstance(part, nn.ReLU) and part.inplace for part in m.modules()):
+        raise _Unknown  # it may change what the other branch reads
     main, shortcut = _read(b, f"{name}.main", m.main, x), _read(b, f"{name}.shortcut", m.shortcut, x)
     return _read(b, f"{name}.relu", m.relu, ops.add(b, f"{name}.add", main, shortcut))
 
@@ -144,9 +145,9 @@ def _read(b: Builder, name: str, module: nn.Module, x: Value) -> Value:
     if layer is None or not is_plain(module):
         raise _Unknown
     for value in vars(module).values():
-        if isinstance(value, Tensor) and type(value) not in _TENSORS:
+        if isinstance(value, Tensor) and type(value) not in PLAIN_TENSORS:
             raise _Unknown
     for tensor in (*module._parameters.values(), *module._buffers.values()):
-        if tensor is not None and (type(tensor) not in _TENSORS or tensor.layout != torch.strided):
+        if tensor is not None and (type(tensor) not in PLAIN_TENSORS or tensor.layout != torch.strided):
             raise _Unknown
     return layer(b, name, module, x)

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from acert_zoo.errors import UnsupportedLayerError
 from acert_zoo.network.builder import SUPPORTED
+from acert_zoo.network.functional_program import FunctionalProgram, functional
 from acert_zoo.network.module_state import ModuleState
 
 BATCH = 5  # of the example; the axis is free
 _KEPT = 8  # programs
 # Operations that have rules of their own, which their decompositions would only make harder to read.
 _HOPELESS = ("aten.layer_norm", "scaled_dot_product", "multi_head_attention")
-_WHOLE = ("aten.linear.default", "aten.prelu.default")
+_WHOLE = ("aten.linear.default", "aten.prelu.default", "aten._prelu_kernel.default")
 
 _log = logging.getLogger(__name__)
 _programs: dict[int, tuple[Any, ModuleState, Any, Any]] = {}
@@ -47,8 +48,8 @@ class _Forward(nn.Module):
         return self.model(images)
 
 
-def export(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
-    """The `torch.export.ExportedProgram` of images `dtype` [batch, *shape]; its parameters are named "model.NAME".
+def export(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> FunctionalProgram:
+    """The program of images `dtype` [batch, *shape]; its parameters are named "model.NAME".
 
     Raises:
         Untraceable: torch.export cannot record the forward (it branches on values, leaves torch, changes state, ...).
@@ -62,14 +63,14 @@ def export(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
         del _programs[key]
     state = ModuleState(model)
     program = _export(model, shape, dtype)
-    if state.unchanged(model):  # else the forward changes what it reads: the comparison with the module will say so
+    if state.whole and state.unchanged(model):  # else the forward may change what it reads: the comparison will say so
         while len(_programs) >= _KEPT:
             del _programs[next(iter(_programs))]
         _programs[key] = (weakref.ref(model), state, (shape, dtype), program)
     return program
 
 
-def _export(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
+def _export(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> FunctionalProgram:
     _log.info("reading %s with torch.export; large models take up to half a minute", type(model).__name__)
     example = torch.zeros(BATCH, *shape, dtype=dtype, device="cpu")
     free = ({0: torch.export.Dim("batch", min=1)},)
@@ -80,8 +81,7 @@ def _export(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Any
             warnings.simplefilter("ignore")
             program = torch.export.export(_Forward(model), (example,), dynamic_shapes=free, strict=False)
             _refuse_early(program)
-            table = _decompositions()
-            return program.run_decompositions(table) if table else program.run_decompositions()
+            return functional(program, _decompositions())
     except UnsupportedLayerError:
         raise
     except Exception as error:  # the user's own forward runs here: anything may be raised

@@ -152,20 +152,22 @@ def monotone(kind: type[layers.Step]) -> Callable[[Context, Activation], Activat
 def clip(ctx: Context, x: Activation, low: Any = None, high: Any = None) -> Activation:
     """min(max(x, low), high); limits as attributes before opset 11."""
     limits = [ctx.get("min", None), ctx.get("max", None)] if ctx.opset < 11 else [low, high]
+    largest = float(torch.finfo(ctx.b.dtype).max)
     numbers: list[float | None] = []
-    for limit in limits:
+    for limit, sign in zip(limits, (-1.0, 1.0), strict=True):
         if isinstance(limit, Activation) or (limit is not None and np.size(limit) != 1):
             raise Unsupported("limits that are no constant numbers")
         number = None if limit is None else float(np.ravel(limit)[0])
-        unlimited = number is None or abs(number) >= float(torch.finfo(ctx.b.dtype).max)
-        numbers.append(None if unlimited else number)
+        numbers.append(None if number is None or sign * number >= largest else number)
     return Activation(composed.clamp(ctx.b, ctx.name, x.value, *numbers), x.dims)
 
 
 def leaky_relu(ctx: Context, x: Activation, slope: Any = None) -> Activation:
     """x for x > 0, slope x elsewhere (LeakyRelu: attribute alpha; PRelu: a number or one a channel)."""
     if slope is None:
-        return Activation(composed.leaky_relu(ctx.b, ctx.name, x.value, ctx.get("alpha", 0.01)), x.dims)
+        return Activation(
+            composed.leaky_relu(ctx.b, ctx.name, x.value, ctx.get("alpha", float(np.float32(0.01)))), x.dims
+        )
     a, t, dims = _with_constant(ctx, x, slope)
     if dims != x.dims or t.numel() not in (1, a.known_shape[0]):
         raise Unsupported(f"slopes of shape {np.shape(slope)} for a value of shape {x.dims}")

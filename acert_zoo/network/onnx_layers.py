@@ -113,7 +113,7 @@ def batch_normalization(ctx: Context, x: Any, gamma: Any, beta: Any, mean: Any, 
     if ctx.get("training_mode", 0) or not ctx.get("spatial", 1) or len(x.dims) < 2 or x.dims[0] != 1:
         raise Unsupported(f"training_mode, spatial = 0, or on a value of shape {x.dims}")
     g, b, m, v = (ctx.weights(t) for t in (gamma, beta, mean, var))
-    epsilon = float(ctx.get("epsilon", 1e-5))
+    epsilon = float(ctx.get("epsilon", np.float32(1e-5)))
     if not bool((v + epsilon > 0).all()):
         raise Unsupported("a variance that is not positive")
     return Activation(ops.batch_norm(ctx.b, ctx.name, ctx.sampled(x), m, v, g, b, eps=epsilon), x.dims)

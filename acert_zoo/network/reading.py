@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -142,30 +144,50 @@ def _check_steadiness(
     """What no trace shows: that the module answers the same whenever and however it is asked."""
     images = random_images(shape, dtype)
     first = _logits(model, images, normalize)
-    state = ModuleState(model)  # after the first answer: layers that set themselves up have done so
+    state, drawn = ModuleState(model), _random_state()  # after the first answer: some layers set themselves up
     size = max(1.0, first.abs().max().item())
     again, single = _logits(model, images, normalize), _or_none(model, images[:1], normalize)
-    recorded = _or_none(model, images, normalize, grad=True)
-    if recorded is None:  # operations in place may forbid gradients
-        recorded = first
-    tracked = _or_none(model, images.clone().requires_grad_(), normalize, grad=True)
-    if tracked is None:  # so may they where the images are what is changed
-        tracked = first
-    turned = _or_none(model, images.contiguous(memory_format=torch.channels_last), normalize)
-    if turned is None:  # `view` takes no other memory format
-        turned = first
-    for other, mine in ((again, first), (single, first[:1]), (recorded, first), (tracked, first), (turned, first)):
+    with torch.inference_mode():
+        inferred = _or_first(first, model, images, normalize)
+    recorded = _or_first(first, model, images, normalize, grad=True)  # operations in place may forbid gradients,
+    tracked = _or_first(first, model, images.clone().requires_grad_(), normalize, grad=True)  # or of the images alone
+    turned = _or_first(first, model, images.contiguous(memory_format=torch.channels_last), normalize)  # or `view` this
+    answers = (
+        (again, first),
+        (single, first[:1]),
+        (inferred, first),
+        (recorded, first),
+        (tracked, first),
+        (turned, first),
+    )
+    for other, mine in answers:
         same_form = isinstance(other, Tensor) and other.shape == mine.shape
         if not same_form or not (mine - other).abs().max().item() <= 1e-4 * size:
             raise InvalidInputError(
                 "the model's logits of one image change between calls, with the other images beside it, with "
-                "torch.no_grad(), with images that require gradients, or with their memory format"
+                "torch.no_grad() or torch.inference_mode(), with images that require gradients, or with their memory "
+                "format"
             )
+    if _random_state() != drawn:
+        raise InvalidInputError("the model's forward draws random numbers: its next answer could be another one")
     if not state.unchanged(model):
         raise InvalidInputError(
             "the model's forward changes the model (an attribute, a buffer, or what its hooks hold): its answers could "
             "depend on what it was asked before"
         )
+
+
+def _or_first(first: Tensor, *arguments: Any, **options: Any) -> Any:
+    """The logits; `first` where the user's code raises."""
+    found = _or_none(*arguments, **options)
+    return first if found is None else found
+
+
+def _random_state() -> tuple[int, ...]:
+    """Where the process's generators of random numbers stand, as hashes."""
+    keys = np.random.get_state(legacy=False)["state"]  # type: ignore[call-overload]  # noqa: NPY002 (others draw from it)
+    numpys = keys["key"].tobytes() + bytes(str(keys["pos"]), "ascii")
+    return hash(random.getstate()), hash(torch.get_rng_state().numpy().tobytes()), hash(numpys)
 
 
 def _or_none(*arguments: Any, **options: Any) -> Any:

@@ -84,6 +84,8 @@ def batch_norm(
 def _constant(b: Builder, x: Value, value: Tensor | float) -> Tensor:
     """A number or tensor as it is added to or multiplied with x: [C] if it varies along axis 1 only, else x's shape."""
     t = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64, device="cpu")
+    if not bool(torch.isfinite(t).all()):
+        raise Unsupported("a constant that is not finite")
     if t.numel() == 1 and t.dim() <= 1 + len(x.shape or ()):
         t = t.to(b.dtype).reshape(1)
         return t if x.shape is None else t.repeat(x.shape[0])

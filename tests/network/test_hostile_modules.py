@@ -6,9 +6,11 @@ from a twin that says plainly what it does, or are worked out by hand.
 
 from __future__ import annotations
 
+import random
 import types
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,8 +20,9 @@ from torch.nn.modules import module as nn_module
 from torch.nn.utils import prune
 
 import acert_zoo
-from acert_zoo.errors import UnsoundSettingError
+from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.network import known_layers
+from acert_zoo.network.architectures import Residual
 from acert_zoo.network.onnx_files import export_onnx
 from acert_zoo.network.reading import read
 from tests.support.attack import lively_model, random_images
@@ -275,3 +278,55 @@ def test_cascades_with_hooks_or_replaced_methods_are_refused():
         with pytest.raises(UnsoundSettingError, match="not certified as a cascade"):
             cascade.predict_certified(images, 0.001)
     assert torch.equal(acert_zoo.certify(inner, images).prediction, inner(images).argmax(1))
+
+
+# --- parameters of another type -------------------------------------------------------------------------------------
+
+
+class NegatedLinear(Tensor):
+    """A weight under which `F.linear` gives the opposite, in copies of the layer too."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        result = super().__torch_function__(function, types, args, kwargs or {})
+        return -result if function is F.linear else result
+
+
+def test_weights_that_change_what_torchs_functions_do_are_refused():
+    model = chain(nn.ReLU(), nn.ReLU())
+    model[-1].weight = nn.Parameter(model[-1].weight.detach().as_subclass(NegatedLinear))
+    with pytest.raises(UnsupportedLayerError, match="is a NegatedLinear"):
+        acert_zoo.certify(model, BLACK)
+
+
+def test_a_residual_block_whose_branch_changes_its_input():
+    """main = in-place ReLU, so that the shortcut adds relu(v), not v; on black images (v = 0) they are the same."""
+    block = Residual(1, 1, 1, batchnorm=False)
+    block.main = nn.Sequential(nn.ReLU(inplace=True))
+    shift = nn.Conv2d(1, 1, 1)
+    with torch.no_grad():
+        shift.weight.fill_(-1.0), shift.bias.zero_()
+    model = nn.Sequential(shift, block, nn.Flatten(), nn.Linear(16, 3)).eval()
+    assert not known_layers.is_known(model)
+    network = read(model, (1, 4, 4)).network
+    images = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(network(images), model(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["inference mode", "python", "numpy"])
+def test_what_depends_on_inference_mode_or_draws_numbers_is_refused(name):
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.head(x.flatten(1))
+            if name == "inference mode":
+                return -y if torch.is_inference_mode_enabled() else y
+            number = random.random() if name == "python" else np.random.random()  # noqa: NPY002
+            return -y if number < 1e-9 else y
+
+    match = "inference_mode" if name == "inference mode" else "draws random numbers"
+    with pytest.raises(InvalidInputError, match=match):
+        acert_zoo.certify(Odd().eval(), BLACK)
