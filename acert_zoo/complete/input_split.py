@@ -26,6 +26,7 @@ from acert_zoo.network.properties import Case
 
 BATCH = 256  # parts
 MEMORY = 2**30  # bytes
+_COPIES = 8  # of a value's size that a backward pass holds for each row of each part
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,10 @@ def split_inputs(
     Args:
         end: a value of `time.perf_counter()`. batch: how many parts are bounded at once. memory: bytes they may take.
     """
-    bounds = _PartBounds(crown, Conditions(case.conjunctions, crown.network.num_classes), end, memory)
-    batch = max(1, min(batch, bounds.most))
     whole = outer_box(case, search.shape)
+    largest = max(value.numel() for value in crown.network.run(whole.lower))
+    bounds = _PartBounds(crown, Conditions(case.conjunctions, crown.network.num_classes), end, memory, largest)
+    batch = max(1, min(batch, bounds.most))
     stack = [(whole.lower, whole.upper)]
     parts = 0
     while stack:
@@ -99,16 +101,16 @@ class _Found:
 
 
 class _PartBounds:
-    """Rigorous bounds over parts. `most`: how many at once."""
+    """Rigorous bounds over parts. `largest`: numbers in the largest value; `most`: how many parts at once."""
 
-    def __init__(self, crown: RigorousCrown, conditions: Conditions, end: float, memory: float) -> None:
+    def __init__(self, crown: RigorousCrown, conditions: Conditions, end: float, memory: float, largest: int) -> None:
         self.crown, self.conditions, self.end = crown, conditions, end
-        network = crown.network
-        self.most = BATCH
-        self.zonotopes = rigorous_zonotope.suits(network)
+        self.most = int(memory / (_COPIES * 8 * len(conditions.rows) * largest))
+        self.zonotopes = rigorous_zonotope.suits(crown.network)
         if self.zonotopes:
-            self.most = int(memory / rigorous_zonotope.bytes_per_box(network))
-            self.zonotopes = self.most > 0
+            fit = int(memory / rigorous_zonotope.bytes_per_box(crown.network))
+            self.zonotopes = fit > 0
+            self.most = min(self.most, fit) if fit else self.most
 
     def __call__(self, box: Interval) -> _Found:
         conditions = self.conditions

@@ -166,11 +166,23 @@ def test_bad_arguments_are_named(model: AcertModel) -> None:
         decide(small_model(1).train(), images_of(1), None, eps=EPS)
 
 
+@pytest.mark.parametrize(("eps", "method"), [("1/200", "ibp"), ("1/100", "crown-ibp"), ("1/60", "crown")])
+def test_robust_is_proved_again_by_verify(model: AcertModel, tmp_path: Path, eps: str, method: str) -> None:
+    """Each cheap kind of proof; branch and bound is in `decided`."""
+    path, image = tmp_path / "v.jsonl", images_of()[1:]
+    result = decide(model, image, None, eps=eps, budget=60, out=path)
+    assert [line.method for line in result.lines] == [method]
+    report = verify_verdicts(path, model=model, images=image)
+    assert report.ok
+    assert report.held["robust"] == 1
+
+
 def test_the_budget_is_kept(model: AcertModel) -> None:
-    """A time that is too short gives an answer that says so, and not much later."""
-    result = decide(model, images_of(2), None, eps="1/10", budget=0.05)
-    assert all(line.status != "robust" or line.method for line in result.lines)
-    assert all(line.note for line in result.lines if line.status == "undecided")
+    """An image that takes longer than its time is given up within 20 % of it, and the line says why."""
+    (line,) = decide(model, images_of()[1:], None, eps="1/10", budget=2.0).lines
+    assert line.status == "undecided"
+    assert "time is over" in line.note
+    assert line.seconds <= 1.2 * 2.0
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
