@@ -45,7 +45,8 @@ from acert_zoo.bounds.crown_rules import factor
 from acert_zoo.bounds.directed_rounding import down, up
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.real_sound import TINY
-from acert_zoo.network.graph import Flatten, Linear, Network, ReLU, Reshape
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Flatten, Linear, ReLU, Reshape
 
 
 @dataclass(frozen=True, eq=False)

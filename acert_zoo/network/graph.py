@@ -20,27 +20,7 @@ import torch
 from torch import Tensor
 
 from acert_zoo.errors import UnsupportedLayerError
-from acert_zoo.network.layers import (  # noqa: F401 - some callers still ask for layers here
-    Add,
-    Affine,
-    AvgPool,
-    BatchNorm,
-    Concat,
-    Conv,
-    Flatten,
-    Linear,
-    MaxPool,
-    Monotone,
-    Normalize,
-    Permute,
-    ReLU,
-    Reshape,
-    Selection,
-    Sigmoid,
-    Sign,
-    Step,
-    Tanh,
-)
+from acert_zoo.network.layers import Affine, BatchNorm, Linear, ReLU, Step
 
 Statistics = Mapping[int, tuple[Tensor, Tensor]]
 

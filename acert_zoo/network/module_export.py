@@ -23,12 +23,14 @@ from acert_zoo.network.module_state import ModuleState
 
 BATCH = 5  # of the example; the axis is free
 _KEPT = 8  # programs
-# Operations that have rules of their own, which their decompositions would only make harder to read.
+# Operations without a rule, whose decompositions have none either.
 _HOPELESS = ("aten.layer_norm", "scaled_dot_product", "multi_head_attention")
+# Operations that have rules of their own, which their decompositions would only make harder to read.
 _WHOLE = ("aten.linear.default", "aten.prelu.default", "aten._prelu_kernel.default")
 
 _log = logging.getLogger(__name__)
-_programs: dict[int, tuple[Any, ModuleState, Any, Any]] = {}
+_Kept = tuple[weakref.ref[nn.Module], ModuleState, tuple[tuple[int, ...], torch.dtype], FunctionalProgram]
+_programs: dict[int, _Kept] = {}  # by the id of the module
 _table: dict[Any, Any] = {}
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.bounds.rigorous_zonotope import Zonotope, ZonotopeBoxes, bytes_per_box, suits
-from acert_zoo.network.graph import Add, Linear, Network, ReLU
+from acert_zoo.network.graph import Network
+from acert_zoo.network.layers import Add, Linear, ReLU
 from tests.support.relu_patterns import exact_minimum, tiny_network
 
 F64 = torch.float64
