@@ -132,7 +132,7 @@ class Agreement:
         exact = double(points.double())
         label = exact.argmax(1, keepdim=True)
         margins = _margins(exact, label)
-        rounding = (_margins(single(points), label) - margins).abs().amax(0)
+        rounding = (_margins(single(points.float()), label) - margins).abs().amax(0)
         sizes = (exact.abs() + exact.gather(1, label).abs()).amax(0)
         allowed = _WITHIN * rounding + _LOGITS * sizes
         if self.dtype == torch.float64:

@@ -233,6 +233,22 @@ def _index_select(c: Call, x: Any, dim: int, index: Any) -> Value:
     return composed.take(c.b, c.name, x, axis, index.reshape(-1).tolist())
 
 
+@rule("index.Tensor")
+def _index(c: Call, x: Any, indices: Any) -> Value:
+    """Constant indices along one axis: `x[:, [2, 1, 0]]`, or what padding by reflection becomes."""
+    chosen = [i for i, index in enumerate(indices) if index is not None]
+    if len(chosen) != 1:
+        raise Unsupported("indices along several axes at once")
+    (dim,) = chosen
+    index = indices[dim]
+    check_constants(index)
+    axis = axis_of(value_of(x), dim)
+    size = x.known_shape[axis]
+    if index.dim() != 1 or index.dtype not in (torch.int64, torch.int32):
+        raise Unsupported(f"indices {index.dtype} of shape {tuple(index.shape)}")
+    return composed.take(c.b, c.name, x, axis, [i % size for i in index.tolist()])
+
+
 @rule("constant_pad_nd.default")
 def _pad(c: Call, x: Any, padding: Any, value: Any = 0.0) -> Value:
     out = value_of(x)

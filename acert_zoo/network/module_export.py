@@ -87,6 +87,10 @@ def _export(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Fun
     except UnsupportedLayerError:
         raise
     except Exception as error:  # the user's own forward runs here: anything may be raised
+        if isinstance(model, torch.jit.ScriptModule):
+            raise Untraceable(
+                "a scripted module cannot be read by torch.export; give the module that it was made from"
+            ) from error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise Untraceable(
             f"{type(model).__name__} cannot be read by torch.export ({type(error).__name__}: "

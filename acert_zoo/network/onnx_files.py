@@ -148,7 +148,12 @@ def _read_proto(onnx: Any, path: Path) -> Any:
             proto = onnx.load(str(path))
         onnx.checker.check_model(proto)
         if proto.functions:
-            proto = onnx.inliner.inline_local_functions(proto)
+            standard = [f.name for f in proto.functions if f.domain in ("", "ai.onnx")]
+            if standard:  # runtimes differ in which of the two they take
+                raise InvalidInputError(f"it defines {standard[0]!r}, an operator of ONNX, anew")
+            from onnx import inliner  # no attribute of the package until somebody imports it
+
+            proto = inliner.inline_local_functions(proto)
     except Exception as error:  # protobuf and the checker raise many kinds
         message = (str(error).splitlines() or [type(error).__name__])[0]
         raise InvalidInputError(f"{str(path)!r} is not a valid ONNX model: {message}") from error

@@ -83,6 +83,8 @@ def _exported(model: nn.Module, input_shape: Sequence[int] | None) -> tuple[Buil
 
 def floating_dtype(model: nn.Module) -> torch.dtype:
     """The one dtype of the module's weights, float32 or float64; float32 where there are none."""
+    if type(model) in _NETWORK_MODULES:
+        return model.network.head.weight.dtype  # type: ignore[union-attr, return-value]
     dtypes = {t.dtype for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()}
     if not dtypes <= {torch.float32, torch.float64} or len(dtypes) > 1:
         raise InvalidInputError(f"weights must all be float32 or all float64, got {sorted(map(str, dtypes))}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from acert_zoo.errors import UnsupportedLayerError
+from acert_zoo.errors import InvalidInputError, UnsupportedLayerError
 from acert_zoo.network.layers import Conv, Linear, Normalize
+from acert_zoo.network.onnx_files import load_onnx
 
 pytest.importorskip("onnx")
 from tests.support.onnx_files import check, make, node, weights
@@ -107,3 +108,16 @@ def test_functions_that_no_bound_covers_are_refused_by_name(tmp_path):
     for operator in ("Exp", "Erf", "Softplus", "Elu", "Floor"):
         with pytest.raises(UnsupportedLayerError, match=f"ONNX operator {operator} .*no bound covers it"):
             check(tmp_path, make([node(operator, "x", "y")], {}, [1, 3], 13))
+
+
+@pytest.mark.parametrize("limit", ["low", "high"])
+def test_a_limit_beyond_everything_is_no_missing_limit(tmp_path, limit):
+    """max(x, 3.4e38) is 3.4e38, whatever x; ONNX's own defaults are the limits of the other sign."""
+    import onnx
+
+    largest = np.float32(3.4028235e38)
+    inputs, value = ("x c", largest) if limit == "low" else ("x - c", -largest)
+    model = make([node("Clip", inputs, "z"), node("MatMul", "z w", "y")], {"c": value, "w": weights(4, 3)}, [1, 4])
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises((InvalidInputError, UnsupportedLayerError)):
+        load_onnx(tmp_path / "m.onnx")

@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 
+import acert_zoo
 from acert_zoo.errors import InvalidInputError, UnsupportedLayerError
 from acert_zoo.network.onnx_files import load_onnx
 from tests.support.onnx_files import check, make, node, weights
@@ -147,6 +148,34 @@ def test_versions_domains_and_many_outputs_that_are_refused(tmp_path):
         check(tmp_path, model)
     with pytest.raises(UnsupportedLayerError, match="10,000 outputs"):
         check(tmp_path, make([node("Relu", "x", "y")], {}, [1, 10000]))
+
+
+@pytest.mark.parametrize("domain", ["own", ""])
+def test_functions_of_the_file_itself(tmp_path, domain):
+    """A local function stands for its body; one that takes the place of an operator (here Relu negates) is refused."""
+    helper = onnx.helper
+    opsets = [helper.make_opsetid(d, v) for d, v in {"": 13, domain: 1 if domain else 13}.items()]
+    nodes = [helper.make_node("Relu", ["x"], ["z"], domain=domain), node("MatMul", "z w", "y")]
+    model = make(nodes, {"w": weights(4, 3)}, [1, 4], output=[1, 3])
+    body = [helper.make_node("Neg", ["a"], ["b"])]
+    model.functions.append(helper.make_function(domain, "Relu", ["a"], ["b"], body, opsets[:1]))
+    del model.opset_import[:]
+    model.opset_import.extend(opsets)
+    onnx.save(model, tmp_path / "m.onnx")
+    if not domain:
+        with pytest.raises(InvalidInputError, match="'Relu', an operator of ONNX"):
+            load_onnx(tmp_path / "m.onnx")
+        return
+    network, x = load_onnx(tmp_path / "m.onnx").network, torch.rand(2, 1, 2, 2)
+    assert torch.allclose(network(x), -x.flatten(1) @ torch.from_numpy(weights(4, 3)))
+
+
+def test_certificates_are_about_float32_files(tmp_path):
+    double = onnx.TensorProto.DOUBLE
+    nodes = [node("LeakyRelu", "x", "z"), node("MatMul", "z w", "y")]
+    onnx.save(make(nodes, {"w": weights(4, 3).astype(np.float64)}, [1, 4], element=double), tmp_path / "m.onnx")
+    with pytest.raises(InvalidInputError, match="certificates are about float32 networks"):
+        acert_zoo.certify(load_onnx(tmp_path / "m.onnx"), torch.rand(1, 1, 2, 2))
 
 
 def test_float64_files(tmp_path):

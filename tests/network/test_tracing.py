@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -50,6 +51,36 @@ def test_every_traced_network_has_bounds(name):
         logits = model(moved)
     others = logits.scatter(1, labels.unsqueeze(1), -torch.inf).amax(1)
     assert bool((rigorous <= logits.gather(1, labels.unsqueeze(1)).squeeze(1) - others + 1e-4).all())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x[:, [2, 1, 0, -1]],
+        lambda x: F.pad(x, (1, 2, 0, 1), mode="reflect"),
+        lambda x: F.pad(x, (1, 2, 0, 1), mode="replicate"),
+    ],
+    ids=["channels", "reflect", "replicate"],
+)
+def test_constant_indices(function):
+    inputs = function(images()).flatten(1).shape[1]
+    model = Code(lambda m, x: m.head(function(x).flatten(1)), head=head(inputs)).eval()
+    with torch.no_grad():
+        assert torch.allclose(prepare(model, SHAPE)(images()), model(images()), atol=1e-5)
+
+
+def test_a_scripted_module_is_refused_with_what_to_do():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = torch.jit.script(nn.Sequential(nn.Flatten(), head()))
+    with pytest.raises(UnsupportedLayerError, match="the module that it was made from"):
+        acert_zoo.certify(model.eval(), images())
+
+
+def test_constants_that_are_not_finite_are_named():
+    model = Code(lambda m, x: torch.maximum(m.head(x.flatten(1)), torch.tensor(-torch.inf)), head=head())
+    with pytest.raises(UnsupportedLayerError, match=r"maximum.*not finite"):
+        trace(model.eval(), SHAPE)
 
 
 def test_a_shift_and_a_scaling_become_one_normalize_step():
