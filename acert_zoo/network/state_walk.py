@@ -11,12 +11,15 @@ C, globals of installed packages), and what lies deeper than `_DEPTH` objects in
 
 from __future__ import annotations
 
+import array
+import contextvars
 import functools
 import itertools
 import operator
 import random
 import sys
 import sysconfig
+import threading
 import types
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -30,6 +33,8 @@ from torch.nn.modules import module as nn_module
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size)
 _DEPTH = 7  # of containers and objects inside each other
 _LIBRARIES = {*sys.stdlib_module_names, "torch", "numpy"}
+# Whose objects change without any effect on a forward, or are too large to look into.
+_LIVELY = {"logging", "threading", "_thread", "weakref", "concurrent", "asyncio", "multiprocessing", "torch", "numpy"}
 _INSTALLED = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
 _LARGE = 2**22  # numbers of a tensor among the globals
 _NOT_STATE = ("__doc__", "__dict__", "__weakref__", "__module__", "__annotations__", "__abstractmethods__")
@@ -191,6 +196,10 @@ class _Walk:
             yield value.get_state()
         elif isinstance(value, (np.random.Generator, np.random.RandomState)):
             yield str(value.bit_generator.state if isinstance(value, np.random.Generator) else value.get_state())
+        elif isinstance(value, (bytearray, array.array)):
+            yield bytes(value)
+        elif isinstance(value, contextvars.ContextVar):
+            yield from self._any(value.get(None), depth + 1)
         elif isinstance(value, types.GeneratorType):
             frame = value.gi_frame
             yield -1 if frame is None else frame.f_lasti
@@ -200,9 +209,10 @@ class _Walk:
             yield repr(value)  # of itertools.count says where it stands
             yield UNSEEN if left < 0 and not isinstance(value, itertools.count) else left
         elif not isinstance(value, types.ModuleType) and self._new(value):
-            library = type(value).__module__.partition(".")[0] in _LIBRARIES
-            if not library or isinstance(value, types.SimpleNamespace):
+            top = type(value).__module__.partition(".")[0]
+            if top not in _LIBRARIES:
                 yield from self._class(type(value), depth)
+            if top not in _LIVELY or isinstance(value, threading.local):
                 yield from self._named(_attributes(value), depth + 1)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import functools
 import itertools
+import logging
 import random
+import threading
 import types
 
 import numpy as np
@@ -41,6 +44,7 @@ class Holder(nn.Module):
         self.layer = nn.Linear(2, 2)
         self.unregistered = [nn.Linear(2, 2)]
         self.config, self.slots, self.space = Config(), Slots(), types.SimpleNamespace(limit=1.0)
+        self.arguments, self.local, self.bytes = argparse.Namespace(limit=1.0), threading.local(), bytearray(b"ab")
         self.calls, self.queue = itertools.count(), collections.deque([1.0])
         self.draw, self.generator, self.numbers = random.Random(0), torch.Generator(), np.random.default_rng(0)
         self.partial = functools.partial(torch.clamp, max=Config())
@@ -90,6 +94,9 @@ CHANGES = {
     "an attribute of an object's class": lambda m: setattr(Config, "limit", Config.limit + 1),
     "an object with slots": lambda m: setattr(m.slots, "limit", 2.0),
     "a namespace": lambda m: setattr(m.space, "limit", 2.0),
+    "arguments of a command": lambda m: setattr(m.arguments, "limit", 2.0),
+    "what a thread keeps": lambda m: setattr(m.local, "calls", 1),
+    "an array of bytes": lambda m: m.bytes.append(1),
     "a counter": lambda m: next(m.calls),
     "an iterator": lambda m: next(m.stream),
     "a generator": lambda m: next(m.steps),
@@ -124,6 +131,14 @@ def test_a_property_that_was_replaced(monkeypatch):
     state = ModuleState(module)
     monkeypatch.setattr(Holder, "limit", property(lambda self: 2.0))
     assert not state.unchanged(module)
+
+
+def test_a_logger_is_no_state():
+    module = Holder()
+    module.log = logging.getLogger("acert_zoo.test")
+    state = ModuleState(module)
+    module.log.debug("its cache of levels changes")
+    assert state.unchanged(module)
 
 
 def test_what_holds_itself_and_what_is_too_large(monkeypatch):
