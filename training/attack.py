@@ -122,19 +122,19 @@ def attack_model(
         RefutedCertificateError: an adversarial image lies within a certified radius.
     """
     began = time.monotonic()
-    it = zoo_subject(name)
-    assert it.version is not None
-    stored = read_radii(zoo.radii(it.name, it.version))
+    subject = zoo_subject(name)
+    assert subject.version is not None
+    stored = read_radii(zoo.radii(subject.name, subject.version))
     if limit > len(stored):
         raise InvalidInputError(f"limit is {limit}; the radii of {len(stored)} images of {name} are stored")
-    info = dataset_info(it.dataset)
+    info = dataset_info(subject.dataset)
     top = parse_eps(info.eps_max) * Fraction(3, 2)  # where the gallery's slider ends
     scale = 255 if "/255" in info.eps_max else 1
     last = f"{float(top * scale):g}/255" if scale == 255 else f"{float(top):g}"
     ladder = sorted({*info.reported_eps, last}, key=parse_eps)
-    images, labels = datasets.load_split(it.dataset, "test", data_root)
+    images, labels = datasets.load_split(subject.dataset, "test", data_root)
     radius = attack_ladder(
-        it.model,
+        subject.model,
         datasets.to_pixels(np.array(images[:limit])),
         torch.from_numpy(np.array(labels[:limit])).long(),
         torch.from_numpy(stored[:limit].copy()),
@@ -142,10 +142,10 @@ def attack_model(
         progress,
     )
     return Attacked(
-        it.name,
-        it.version,
-        it.sha256,
-        it.dataset,
+        subject.name,
+        subject.version,
+        subject.sha256,
+        subject.dataset,
         radius.numpy(),
         tuple(ladder),
         {"seconds": round(time.monotonic() - began, 1), "threads": torch.get_num_threads(), "versions": versions()},

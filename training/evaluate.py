@@ -219,17 +219,19 @@ def main(
     first = distributed.rank() == 0
     try:
         register_own(data_root, dataset_file, run)
-        it = run_subject(run) if run is not None else zoo_subject(str(model_name))
-        if dataset not in (None, it.dataset):
-            raise InvalidInputError(f"{it.name} was trained on {it.dataset}; it cannot be evaluated on {dataset}")
+        subject = run_subject(run) if run is not None else zoo_subject(str(model_name))
+        if dataset not in (None, subject.dataset):
+            raise InvalidInputError(
+                f"{subject.name} was trained on {subject.dataset}; it cannot be evaluated on {dataset}"
+            )
         evaluation = evaluate_with_bar(
-            it.model,
-            it.dataset,
+            subject.model,
+            subject.dataset,
             show=first,
-            name=it.name,
-            version=it.version,
-            weights_sha256=it.sha256,
-            eps_max=it.eps_max,
+            name=subject.name,
+            version=subject.version,
+            weights_sha256=subject.sha256,
+            eps_max=subject.eps_max,
             limit=limit,
             data_root=data_root,
             rounding=rounding,
@@ -243,14 +245,18 @@ def main(
         zoo = ZooFolder(root) if root else ZooFolder()
         if store:
             put_into_zoo(zoo, evaluation)
-        if check and it.version is not None:
-            found = differences(evaluation, zoo.evaluation(it.name, it.version), zoo.radii(it.name, it.version))
+        if check and subject.version is not None:
+            found = differences(
+                evaluation, zoo.evaluation(subject.name, subject.version), zoo.radii(subject.name, subject.version)
+            )
             for line in found[:20]:
                 click.echo(line, err=True)
             if found:
-                click.echo(f"{it.name}.v{it.version}: {len(found)} differences from the stored evaluation", err=True)
+                click.echo(
+                    f"{subject.name}.v{subject.version}: {len(found)} differences from the stored evaluation", err=True
+                )
                 raise SystemExit(1)
-            click.echo(f"{it.name}.v{it.version}: reproduces the stored evaluation", err=as_json)
+            click.echo(f"{subject.name}.v{subject.version}: reproduces the stored evaluation", err=as_json)
     except AcertZooError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None

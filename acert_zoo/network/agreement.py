@@ -137,7 +137,7 @@ class Agreement:
         allowed = _WITHIN * rounding + _LOGITS * sizes
         if self.dtype == torch.float64:
             allowed = allowed * _FLOAT64
-        self._judge((_margins(found, label) - margins).abs().amax(0), allowed, where)
+        self._refuse_beyond((_margins(found, label) - margins).abs().amax(0), allowed, where)
         scale = margins.abs().amax(0)
         some = scale[scale > 0]  # not the column of a class that is the answer everywhere
         scale = scale.clamp(min=some.median().item() if len(some) else 0.0)
@@ -156,9 +156,9 @@ class Agreement:
                 "the model's logits are so large against their differences that float32 does not show whether it does "
                 f"what its trace says, and it cannot be run in float64 ({type(error).__name__}: {error})"
             ) from error
-        self._judge((_margins(found, label) - margins).abs().amax(0), allowed, f"{where}, in float64")
+        self._refuse_beyond((_margins(found, label) - margins).abs().amax(0), allowed, f"{where}, in float64")
 
-    def _judge(self, difference: Tensor, allowed: Tensor, where: str) -> None:
+    def _refuse_beyond(self, difference: Tensor, allowed: Tensor, where: str) -> None:
         if not bool((difference <= allowed).all()):
             worst = int((difference - allowed).nan_to_num(torch.inf).argmax())
             raise InvalidInputError(

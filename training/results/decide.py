@@ -84,8 +84,8 @@ class Decided:
         }
 
 
-def verdict_file(folder: Path, it: Subject, eps: str, shard: Shard) -> Path:
-    return folder / f"{it.name}.v{it.version}.{_plain(eps)}.{shard.number}-of-{shard.count}.jsonl"
+def verdict_file(folder: Path, subject: Subject, eps: str, shard: Shard) -> Path:
+    return folder / f"{subject.name}.v{subject.version}.{_plain(eps)}.{shard.number}-of-{shard.count}.jsonl"
 
 
 def _plain(eps: str) -> str:
@@ -93,7 +93,7 @@ def _plain(eps: str) -> str:
 
 
 def decide_shard(
-    it: Subject,
+    subject: Subject,
     eps: str,
     limit: int,
     folder: Path,
@@ -110,28 +110,28 @@ def decide_shard(
     """
     shard = shard or Shard(1, 1)
     parse_eps(eps)
-    images, labels = datasets.load_split(it.dataset, "test", data_root)
+    images, labels = datasets.load_split(subject.dataset, "test", data_root)
     if not shard.count <= limit <= len(labels):
         raise InvalidInputError(f"limit is {limit}; expected {shard.count} to {len(labels)}")
     rows = list(range(shard.number - 1, limit, shard.count))
     folder.mkdir(parents=True, exist_ok=True)
-    path = verdict_file(folder, it, eps, shard)
+    path = verdict_file(folder, subject, eps, shard)
     decide(
-        it.model,
+        subject.model,
         datasets.to_pixels(np.array(images[rows])),
         torch.from_numpy(np.array(labels[rows])).long(),
         eps=eps,
         budget=budget,
         out=path,
         ids=[str(i) for i in rows],
-        dataset=it.dataset,
+        dataset=subject.dataset,
         split="test",
         progress=progress,
     )
     return path
 
 
-def gather(it: Subject, eps: str, folder: Path, budget: float) -> Decided:
+def gather(subject: Subject, eps: str, folder: Path, budget: float) -> Decided:
     """What all verdict files of the folder hold of this model at eps: the longest run of images from the first on.
 
     An image that two files hold is taken from the one that decided it.
@@ -140,9 +140,9 @@ def gather(it: Subject, eps: str, folder: Path, budget: float) -> Decided:
         InvalidInputError: there is none, or they are of other weights, or contradict each other.
     """
     found: dict[str, VerdictLine] = {}
-    for path in sorted(folder.glob(f"{it.name}.v{it.version}.{_plain(eps)}.*.jsonl")):
+    for path in sorted(folder.glob(f"{subject.name}.v{subject.version}.{_plain(eps)}.*.jsonl")):
         file = read_verdicts(path, partial=True)
-        if file.header.weights_sha256 != it.sha256 or file.altered:
+        if file.header.weights_sha256 != subject.sha256 or file.altered:
             raise InvalidInputError(f"{path}: verdicts of other weights, or altered ones")
         for line in file.lines:
             other = found.get(line.id)
@@ -160,21 +160,21 @@ def gather(it: Subject, eps: str, folder: Path, budget: float) -> Decided:
     return Decided(eps, budget, tuple(lines))
 
 
-def store(zoo: ZooFolder, it: Subject, decided: Decided) -> None:
+def store(zoo: ZooFolder, subject: Subject, decided: Decided) -> None:
     """Puts the counts at this eps into the model's file, which holds one entry for each eps.
 
     Raises:
         InvalidInputError: the entry that is there counts more images.
     """
-    assert it.version is not None
-    path = zoo.decided(it.name, it.version)
-    entries = read_decided(path, it.sha256)
+    assert subject.version is not None
+    path = zoo.decided(subject.name, subject.version)
+    entries = read_decided(path, subject.sha256)
     old = next((e for e in entries if parse_eps(e["eps"]) == parse_eps(decided.eps)), None)
     if old is not None and old["n"] > len(decided.lines):
         raise InvalidInputError(f"{path} has verdicts of {old['n']} images; {len(decided.lines)} do not replace them")
     entries = [e for e in entries if e is not old] + [decided.to_dict()]
     document = {
-        **document_head(it.name, it.version, it.sha256, it.dataset),
+        **document_head(subject.name, subject.version, subject.sha256, subject.dataset),
         "rounding": "real-sound",
         "decided": sorted(entries, key=lambda e: parse_eps(e["eps"])),
     }
@@ -195,13 +195,13 @@ def decide_and_report(
 ) -> None:
     """What `training/evaluate.py --decide` does; exits with 2 on what a user can cause."""
     try:
-        it = zoo_subject(name)
+        subject = zoo_subject(name)
         part = None if shard is None else Shard.parse(shard)
-        path = decide_shard(it, eps, limit, folder, budget=budget, shard=part, data_root=data_root)
-        decided = gather(it, eps, folder, budget)
+        path = decide_shard(subject, eps, limit, folder, budget=budget, shard=part, data_root=data_root)
+        decided = gather(subject, eps, folder, budget)
         click.echo(f"{path}\n{decided_table([decided.to_dict()])}")
         if store_it:
-            store(zoo, it, decided)
+            store(zoo, subject, decided)
     except AcertZooError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None
