@@ -26,6 +26,7 @@ from acert_zoo.network.vnnlib_reader import read_property
 
 FIELDS = ("net", "property", "limit", "answer", "cpu_seconds", "wall_seconds", "parts", "known", "note")
 DECIDED = ("unsat", "sat")
+WORDS = {"unsat": "unsat", "holds": "unsat", "sat": "sat", "violated": "sat"}  # of 2022, and of 2021
 Instance = tuple[str, str, float]
 
 
@@ -42,8 +43,9 @@ def known_answers(category: str, files: Iterable[Path]) -> dict[tuple[str, str],
     for path in files:
         with path.open(newline="") as file:
             for row in csv.reader(file):
-                if len(row) >= 5 and row[0] == category and row[4] in DECIDED:
-                    found.setdefault((Path(row[1]).name, Path(row[2]).name), Counter())[row[4]] += 1
+                answer = WORDS.get(row[4].lower()) if len(row) >= 5 and row[0] == category else None
+                if answer is not None:
+                    found.setdefault((Path(row[1]).name, Path(row[2]).name), Counter())[answer] += 1
     return found
 
 

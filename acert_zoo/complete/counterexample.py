@@ -18,7 +18,9 @@ from acert_zoo.exact_numbers import round_down, round_up
 from acert_zoo.network.graph import Network
 from acert_zoo.network.properties import Case, Conjunction
 
-_RESTARTS, _STEPS, _AT_ONCE = 12, 60, 8
+_STEPS, _AT_ONCE = 60, 8
+_RESTARTS, _MANY_RESTARTS = 12, 512  # starting points of a conjunction; the latter for up to _FEW inputs
+_FEW = 16
 _CANDIDATES = 4  # points of a batch that are checked
 
 
@@ -73,12 +75,13 @@ class CounterexampleSearch:
         box = outer_box(case, self.shape)
         lower, upper = box.lower.float(), box.upper.float()
         generator = torch.Generator().manual_seed(0)
+        restarts = _MANY_RESTARTS if lower.numel() <= _FEW else _RESTARTS
         for begin in range(0, len(case.conjunctions), _AT_ONCE):
             some = case.conjunctions[begin : begin + _AT_ONCE]
             conditions = Conditions(some, self.network.num_classes, torch.float32)
-            points = torch.lerp(lower, upper, torch.rand(len(some) * _RESTARTS, *self.shape, generator=generator))
-            points[::_RESTARTS] = (lower + upper) / 2
-            own = torch.arange(len(some)).repeat_interleave(_RESTARTS)
+            points = torch.lerp(lower, upper, torch.rand(len(some) * restarts, *self.shape, generator=generator))
+            points[::restarts] = (lower + upper) / 2
+            own = torch.arange(len(some)).repeat_interleave(restarts)
             for step in range(_STEPS):
                 if time.perf_counter() > end:
                     return None
