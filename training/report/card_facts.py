@@ -15,11 +15,16 @@ METHOD_TEXT = {
     "ibp": "IBP (interval bound propagation at one radius for all images, arXiv 1810.12715, kappa-mixed loss)",
     "crown-ibp": "CROWN-IBP (arXiv 1906.06316)",
     "sabr": "SABR (arXiv 2210.04871)",
+    "cc-ibp": "CC-IBP (expressive losses, arXiv 2305.13991)",
+    "mtl-ibp": "MTL-IBP (expressive losses, arXiv 2305.13991: an adversarial loss and a share of the IBP loss)",
+    "exp-ibp": "EXP-IBP (expressive losses, arXiv 2305.13991)",
+    "acert-mtl": "ACERT-MTL (MTL-IBP with box and attack of each sample at ACERT's radius)",
     "standard": "standard training (no certified loss)",
 }
 
 SHORT_METHOD = {
     "acert": "ACERT", "ibp": "IBP", "crown-ibp": "CROWN-IBP", "sabr": "SABR", "standard": "standard",
+    "cc-ibp": "CC-IBP", "mtl-ibp": "MTL-IBP", "exp-ibp": "EXP-IBP", "acert-mtl": "ACERT-MTL",
 }  # fmt: skip
 
 ROUNDING_TEXT = {
