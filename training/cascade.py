@@ -1,12 +1,13 @@
 """Chooses, draws and publishes cascades. Members and gates are chosen on the validation split, never on the test set.
 
-    python training/cascade.py front --dataset cifar10
-    python training/cascade.py add cifar10_cascade --dataset cifar10 --acr 22
+    python training/cascade.py front --dataset cifar10 [--eps 2/255]
+    python training/cascade.py add cifar10_cascade --dataset cifar10 --eps 2/255 --accuracy 76
     python training/cascade.py add NAME --dataset cifar10 --member A --member B --gate 2/255
 
 `front` measures every registered model of the data set once (cached by the digest of its weights), prints the cascades
-that no other beats, and draws them beside the single models and the paper's curves. `add` takes the best of them for a
-wanted accuracy or ACR (percentages), or the members and gates named, and evaluates it on the test set, once.
+that no other beats in accuracy and ACR, or with --eps in accuracy and certified accuracy at eps; without --eps it draws
+them beside the single models and the paper's curves. `add` takes the best of them for a wanted accuracy or robustness
+(percentages), or the members and gates named, and evaluates it on the test set, once.
 """
 
 from __future__ import annotations
@@ -98,9 +99,12 @@ def cap_of(infos: Sequence[ModelInfo]) -> str:
 
 
 def find_front(
-    dataset: str, data_root: str | None, cache: Path, *, depth: int, show: bool = False
+    dataset: str, data_root: str | None, cache: Path, *, depth: int, eps: str | None = None, show: bool = False
 ) -> tuple[list[Candidate], list[Point]]:
-    """(the front on the validation split, points of the single models there and of the front, for the figure)."""
+    """(the front on the validation split, points of the single models there and of the front, for the figure of ACR).
+
+    With `eps` the front is of certified accuracy there, and there are no points.
+    """
     infos = members_of(dataset)
     cap = cap_of(infos)
     images, truth = validation(dataset, data_root)
@@ -113,7 +117,9 @@ def find_front(
     robust = [m for m in measured if methods[m.name].method != "standard"]
     accurate = [m for m in measured if methods[m.name].method == "standard"]
     radius = float(parse_eps(cap))
-    front = search(robust, accurate, truth, radius, depth=depth)
+    front = search(robust, accurate, truth, radius, depth=depth, eps=None if eps is None else float(parse_eps(eps)))
+    if eps is not None:
+        return front, []
     common: dict[str, Any] = {"dataset": dataset, "eps_max": cap, "n": len(truth)}
     common["counted_on"] = "validation images, IBP in float32"
     points = []
@@ -128,7 +134,7 @@ def find_front(
     for c in thinned([c for c in front if len(c.members) > 1], DRAWN):
         points.append(
             Point(
-                name=describe(c), method="cascade", kappa=None, accuracy=c.accuracy, acr_percent=c.acr_percent, **common
+                name=describe(c), method="cascade", kappa=None, accuracy=c.accuracy, acr_percent=c.robustness, **common
             )
         )
     return front, points
@@ -217,10 +223,10 @@ def add_cascade(
     return add_entry(zoo, record, evaluation, content)
 
 
-def table(front: Sequence[Candidate]) -> str:
+def table(front: Sequence[Candidate], robustness: str = "ACR %") -> str:
     """The front in lines of text."""
-    rows = [f"{'accuracy %':>10} {'ACR %':>7}  cascade"]
-    return "\n".join(rows + [f"{c.accuracy:>10.2f} {c.acr_percent:>7.2f}  {describe(c)}" for c in front])
+    rows = [f"{'accuracy %':>10} {robustness:>11}  cascade"]
+    return "\n".join(rows + [f"{c.accuracy:>10.2f} {c.robustness:>11.2f}  {describe(c)}" for c in front])
 
 
 @click.group()
@@ -232,14 +238,17 @@ def main() -> None:
 @click.option("--dataset", default="cifar10", show_default=True)
 @click.option("--data-root", help="Folder with <name>/train_images.npy (default: $ACERT_ZOO_DATA).")
 @click.option("--depth", default=3, show_default=True, help="Most members of a cascade.")
+@click.option("--eps", help="Certified accuracy at this eps (2/255) instead of ACR.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/cascades"))
-def front_command(dataset: str, data_root: str | None, depth: int, out: Path) -> None:
+def front_command(dataset: str, data_root: str | None, depth: int, eps: str | None, out: Path) -> None:
     """Print and draw the cascades that no other beats, on the validation split."""
     try:
-        front, points = find_front(dataset, data_root, out / "measured", depth=depth, show=sys.stderr.isatty())
-        click.echo(table(thinned(front, 40)))
-        for path in tradeoff.render(out, f"cascades-{dataset}", "tradeoff", points):
-            click.echo(path)
+        show = sys.stderr.isatty()
+        front, points = find_front(dataset, data_root, out / "measured", depth=depth, eps=eps, show=show)
+        click.echo(table(thinned(front, 40), "ACR %" if eps is None else "certified %"))
+        if eps is None:
+            for path in tradeoff.render(out, f"cascades-{dataset}", "tradeoff", points):
+                click.echo(path)
     except AcertZooError as error:
         raise click.UsageError(str(error)) from None
 
@@ -247,8 +256,13 @@ def front_command(dataset: str, data_root: str | None, depth: int, out: Path) ->
 @main.command("add")
 @click.argument("name")
 @click.option("--dataset", default="cifar10", show_default=True)
-@click.option("--accuracy", type=float, help="Wanted accuracy in percent: the largest ACR with it is taken.")
-@click.option("--acr", type=float, help="Wanted ACR in percent of eps_max: the largest accuracy with it is taken.")
+@click.option("--accuracy", type=float, help="Wanted accuracy in percent: the most robust cascade with it is taken.")
+@click.option(
+    "--robustness",
+    type=float,
+    help="Wanted ACR in percent of eps_max (with --eps: certified accuracy there): the most accurate with it is taken.",
+)
+@click.option("--eps", help="Certified accuracy at this eps (2/255) instead of ACR.")
 @click.option("--member", "members", multiple=True, help="Members named by hand, in order.")
 @click.option("--gate", "gates", multiple=True, help="Their gates, e.g. 2/255.")
 @click.option("--data-root", help="Folder with <name>/test_images.npy (default: $ACERT_ZOO_DATA).")
@@ -260,7 +274,8 @@ def add_command(
     name: str,
     dataset: str,
     accuracy: float | None,
-    acr: float | None,
+    robustness: float | None,
+    eps: str | None,
     members: tuple[str, ...],
     gates: tuple[str, ...],
     data_root: str | None,
@@ -274,11 +289,13 @@ def add_command(
         wanted: dict[str, Any] = {"chosen": "by hand"}
         chosen: Sequence[str] = gates
         if not members:
-            front, _ = find_front(dataset, data_root, out / "measured", depth=depth, show=sys.stderr.isatty())
-            best = choose(front, accuracy=accuracy, acr=acr)
+            show = sys.stderr.isatty()
+            front, _ = find_front(dataset, data_root, out / "measured", depth=depth, eps=eps, show=show)
+            best = choose(front, accuracy=accuracy, robustness=robustness)
             members, chosen = best.members, [gate_text(g) for g in best.gates]
-            wanted = {"chosen": "on the validation split", "wanted_accuracy": accuracy, "wanted_acr_percent": acr}
-            wanted |= {"validation_accuracy": best.accuracy, "validation_acr_percent": best.acr_percent}
+            what = "acr_percent" if eps is None else f"certified_percent_at_{eps}"
+            wanted = {"chosen": "on the validation split", "wanted_accuracy": accuracy, f"wanted_{what}": robustness}
+            wanted |= {"validation_accuracy": best.accuracy, f"validation_{what}": best.robustness}
             click.echo(f"chosen: {describe(best)}")
         zoo = ZooFolder(root) if root else ZooFolder()
         info = add_cascade(

@@ -29,12 +29,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A cascade with what it reaches on the images of the search. Percentages; gates are exact radii in pixel units."""
+    """A cascade with what it reaches on the images of the search. Percentages; gates are exact radii in pixel units.
+
+    `robustness` is what the search maximises: ACR in percent of its cap, or certified accuracy at one eps.
+    """
 
     members: tuple[str, ...]
     gates: tuple[Fraction, ...]
     accuracy: float
-    acr_percent: float
+    robustness: float
 
 
 def cascade_radii(members: Sequence[Measured], gates: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -58,24 +61,27 @@ def cascade_radii(members: Sequence[Measured], gates: Sequence[float]) -> tuple[
     return answers, rho, route
 
 
-def assess(members: Sequence[Measured], gates: Sequence[Fraction], truth: np.ndarray, cap: float) -> Candidate:
-    """Accuracy and ACR, as a percentage of `cap`, of one cascade."""
+def assess(
+    members: Sequence[Measured], gates: Sequence[Fraction], truth: np.ndarray, cap: float, eps: float | None = None
+) -> Candidate:
+    """Accuracy and robustness of one cascade: certified accuracy at `eps`, or ACR as a percentage of `cap`."""
     answers, rho, _ = cascade_radii(members, [float(g) for g in gates])
     correct = answers == truth
+    robustness = correct & (rho >= eps) if eps is not None else np.where(correct, np.minimum(rho, cap), 0.0) / cap
     return Candidate(
         tuple(m.name for m in members),
         tuple(gates),
         float(100 * correct.mean()),
-        float(100 * np.where(correct, np.minimum(rho, cap), 0.0).mean() / cap),
+        float(100 * robustness.mean()),
     )
 
 
 def pareto(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Those that no other equals or beats in both accuracy and ACR, by falling accuracy; shorter cascades win ties."""
-    ordered = sorted(candidates, key=lambda c: (-c.accuracy, -c.acr_percent, len(c.members)))
+    """Those that no other equals or beats in accuracy and robustness, by falling accuracy; shorter ones win ties."""
+    ordered = sorted(candidates, key=lambda c: (-c.accuracy, -c.robustness, len(c.members)))
     front: list[Candidate] = []
     for c in ordered:
-        if not front or c.acr_percent > front[-1].acr_percent:
+        if not front or c.robustness > front[-1].robustness:
             front.append(c)
     return front
 
@@ -93,13 +99,15 @@ def search(
     cap: float,
     *,
     depth: int = 3,
+    eps: float | None = None,
     points: int = 20,
     rounds: int = 2,
 ) -> list[Candidate]:
     """The front of cascades with 1 to `depth` members: `robust` ones behind gates, most robust first, then any one.
 
     Args:
-        truth: labels [N]; cap: the radius that ACR is a percentage of, pixel units.
+        truth: labels [N]; cap: the radius that ACR is a percentage of, pixel units; also the largest gate of the grid.
+        eps: certified accuracy at this radius, pixel units, takes ACR's place.
         points: gates of the coarse grid; `rounds` of local refinement follow for every cascade on the front.
 
     Raises:
@@ -116,7 +124,7 @@ def search(
         for gated in combinations(ordered, length):
             for last in (*accurate, *(m for m in ordered if m not in gated)):
                 for gates in product(chosen_grid, repeat=length):
-                    found.append(assess((*gated, last), gates, truth, cap))
+                    found.append(assess((*gated, last), gates, truth, cap, eps))
                 found = pareto(found)
     fine = GATE_STEP * max(1, round(grid[0] / GATE_STEP / 4))  # reaches from one gate of the grid to the next
     for _ in range(rounds):
@@ -126,27 +134,27 @@ def search(
             for k, step in product(range(len(c.gates)), (-6, -3, -1, 1, 3, 6)):
                 gate = c.gates[k] + step * fine
                 if 0 < gate <= 1:
-                    more.append(assess(members, (*c.gates[:k], gate, *c.gates[k + 1 :]), truth, cap))
+                    more.append(assess(members, (*c.gates[:k], gate, *c.gates[k + 1 :]), truth, cap, eps))
         found = pareto(more)
     return found
 
 
-def choose(front: Sequence[Candidate], *, accuracy: float | None = None, acr: float | None = None) -> Candidate:
-    """The candidate of largest ACR with at least `accuracy`, or of largest accuracy with at least `acr` (percentages).
+def choose(front: Sequence[Candidate], *, accuracy: float | None = None, robustness: float | None = None) -> Candidate:
+    """The most robust candidate of at least `accuracy`, or the most accurate of at least `robustness` (percentages).
 
     Raises:
         InvalidInputError: not exactly one of the two is wanted, or no candidate reaches it.
     """
-    if (accuracy is None) == (acr is None):
-        raise InvalidInputError("name either the wanted accuracy or the wanted ACR")
+    if (accuracy is None) == (robustness is None):
+        raise InvalidInputError("name either the wanted accuracy or the wanted robustness")
     if accuracy is not None:
         able = [c for c in front if c.accuracy >= accuracy]
-        best = max(able, key=lambda c: c.acr_percent, default=None)
+        best = max(able, key=lambda c: c.robustness, default=None)
     else:
-        able = [c for c in front if acr is not None and c.acr_percent >= acr]
+        able = [c for c in front if robustness is not None and c.robustness >= robustness]
         best = max(able, key=lambda c: c.accuracy, default=None)
     if best is None:
-        reached = max((c.accuracy if accuracy is not None else c.acr_percent) for c in front)
-        wanted = accuracy if accuracy is not None else acr
+        reached = max((c.accuracy if accuracy is not None else c.robustness) for c in front)
+        wanted = accuracy if accuracy is not None else robustness
         raise InvalidInputError(f"no cascade reaches {wanted} %; the best reaches {reached:.2f} %")
     return best

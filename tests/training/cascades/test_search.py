@@ -77,13 +77,13 @@ def test_the_front_keeps_what_nothing_beats() -> None:
     front = pareto([c(80, 5), c(70, 20), c(75, 4), c(70, 10), c(60, 20), c(60, 25), c(80, 5, 2)])
     assert front == [c(80, 5), c(70, 20), c(60, 25)]
     assert choose(front, accuracy=65) == c(70, 20)
-    assert choose(front, acr=5) == c(80, 5)
+    assert choose(front, robustness=5) == c(80, 5)
     with pytest.raises(InvalidInputError, match=r"no cascade reaches 90 %; the best reaches 80\.00 %"):
         choose(front, accuracy=90)
     with pytest.raises(InvalidInputError):
         choose(front)
     with pytest.raises(InvalidInputError):
-        choose(front, accuracy=1, acr=1)
+        choose(front, accuracy=1, robustness=1)
 
 
 def test_gates_are_exact_multiples() -> None:
@@ -108,7 +108,21 @@ def test_the_search_finds_a_gate_between_right_and_wrong() -> None:
     assert max(c.accuracy for c in front) == 100
     for one, other in itertools.pairwise(front):
         assert one.accuracy > other.accuracy
-        assert one.acr_percent < other.acr_percent
+        assert one.robustness < other.robustness
+
+
+def test_certified_accuracy_at_one_eps_takes_the_place_of_acr() -> None:
+    """By hand: behind a gate of 0.01 radii of 0.041 and 0.031 are worth 0.031 and 0.021, behind 0.02 one is lost."""
+    truth = np.zeros(4, dtype=np.int64)
+    robust = Measured("robust", np.array([0, 0, 0, 1]), np.array([0.041, 0.031, 0.005, 0.005]))
+    last = Measured("last", truth.copy(), np.zeros(4))
+    assert assess([robust, last], [Fraction(1, 100)], truth, 0.05, 0.02) == Candidate(
+        ("robust", "last"), (Fraction(1, 100),), 100.0, 50.0
+    )
+    assert assess([robust, last], [Fraction(2, 100)], truth, 0.05, 0.02).robustness == 25.0
+    best = choose(search([robust], [last], truth, 0.05, depth=2, eps=0.02), accuracy=100)
+    assert best.robustness == 50.0
+    assert 0.005 <= float(best.gates[0]) <= 0.011
 
 
 def test_the_refinement_reaches_between_the_gates_of_a_wide_grid() -> None:
