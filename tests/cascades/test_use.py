@@ -120,7 +120,7 @@ def test_certifying_twice_gives_the_same_radii():
 
 
 def test_a_cascade_of_ones_own_is_saved_loaded_and_refused_where_a_digest_is_wrong(tmp_path):
-    members = [acert_zoo.load_model(name) for name in ("mnist_kappa025", "mnist_accurate")]
+    members = [acert_zoo.load_model(name) for name in ("mnist_kappa050", "mnist_accurate")]
     cascade = Cascade(members, ["0.1"]).eval()
     path = tmp_path / "mine.json"
     cascade.save(path)
