@@ -86,6 +86,8 @@ def _constant(b: Builder, x: Value, value: Tensor | float) -> Tensor:
     t = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64, device="cpu")
     if not bool(torch.isfinite(t).all()):
         raise Unsupported("a constant that is not finite")
+    if x.shape == ():
+        raise Unsupported("a constant with a single number an image (a value without axes)")
     if t.numel() == 1 and t.dim() <= 1 + len(x.shape or ()):
         t = t.to(b.dtype).reshape(1)
         return t if x.shape is None else t.repeat(x.shape[0])

@@ -120,3 +120,9 @@ def test_nothing_is_exported_that_is_another_network(tmp_path):
     with pytest.raises(AcertZooError):
         export_vnnlib(Code(bright).eval(), 0.95 + 0 * images, None, "1/255", tmp_path / "folder")
     assert not list(tmp_path.iterdir())
+
+
+def test_one_number_an_image_times_a_constant_is_refused_by_name():
+    module = Code(lambda m, x, y: y + (x.flatten(1)[:, 0] * 2.0).unsqueeze(1)).eval()
+    with pytest.raises(UnsupportedLayerError, match="a single number an image"):
+        acert_zoo.certify(module, torch.rand(2, 1, 4, 4))
