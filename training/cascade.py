@@ -12,7 +12,6 @@ them beside the single models and the paper's curves. `add` takes the best of th
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Sequence
 from fractions import Fraction
@@ -21,112 +20,43 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
-from rich.console import Console
-from rich.progress import track
-from torch import Tensor
 
 import acert_zoo
 from acert_zoo import Cascade
-from acert_zoo.bounds.radius_search import RadiusSearch
-from acert_zoo.data import datasets
-from acert_zoo.errors import AcertZooError, InvalidInputError
+from acert_zoo.errors import AcertZooError
 from acert_zoo.exact_numbers import parse_eps
-from acert_zoo.network.tracing import trace
 from acert_zoo.zoo import registry
-from acert_zoo.zoo.model import AcertModel
 from acert_zoo.zoo.model_info import ModelInfo
-from training.cascades.search import Candidate, Measured, choose, search
+from training.cascades.members import Members, cap_of, measure_members
+from training.cascades.search import Candidate, choose, search
 from training.evaluate import evaluate_with_bar, summary
 from training.report import tradeoff
 from training.report.figure_style import Point
 from training.report.zoo_entry import add_entry
-from training.results.zoo_folder import ZooFolder, write_atomic
+from training.results.zoo_folder import ZooFolder
 
 LICENSE = "Apache-2.0"
 DRAWN = 20  # points of the front in the figure
-BATCH = 250
 
 
-@torch.no_grad()
-def measure(model: AcertModel, images: Tensor, *, show: bool = False) -> Measured:
-    """Labels, and float32 IBP radii of those labels (0 for standard training, which has none worth the time)."""
-    assert model.info is not None
-    network = trace(model).detach()
-    robust = model.info.method != "standard"
-    find = RadiusSearch(network, "float32", rtol=1e-4) if robust else None
-    labels, radii = [], []
-    parts = images.split(BATCH)
-    for part in track(parts, model.info.versioned_name, console=Console(stderr=True), disable=not show, transient=True):
-        logits = network(part)
-        labels.append(logits.argmax(1))
-        radii.append(find(part, labels[-1], logits).radius if find else torch.zeros(len(part), dtype=torch.float64))
-    return Measured(model.info.name, torch.cat(labels).numpy(), torch.cat(radii).numpy())
+def find_front(members: Members, *, depth: int, eps: str | None = None) -> list[Candidate]:
+    """The cascades that no other beats in accuracy and ACR, or certified accuracy at `eps`."""
+    wanted = None if eps is None else float(parse_eps(eps))
+    return search(
+        members.robust, members.accurate, members.truth, float(parse_eps(members.cap)), depth=depth, eps=wanted
+    )
 
 
-def measure_cached(model: AcertModel, images: Tensor, cache: Path, *, show: bool = False) -> Measured:
-    """`measure`, kept in the folder `cache` under the digest of the weights."""
-    assert model.info is not None
-    path = cache / f"{model.info.versioned_name}-{model.weights_sha256[:16]}-{len(images)}.npz"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as kept:
-            return Measured(model.info.name, kept["label"], kept["radius"])
-    found = measure(model, images, show=show)
-    buffer = io.BytesIO()
-    np.savez(buffer, label=found.label, radius=found.radius)
-    write_atomic(path, buffer.getvalue())
-    return found
-
-
-def validation(dataset: str, data_root: str | None) -> tuple[Tensor, np.ndarray]:
-    """The validation split as float32 pixels and labels."""
-    images, labels = datasets.load_split(dataset, "val", data_root)
-    return datasets.to_pixels(np.array(images)), np.array(labels)
-
-
-def members_of(dataset: str) -> list[ModelInfo]:
-    """The registered single models of a data set."""
-    infos = [acert_zoo.model_info(name) for name in acert_zoo.list_models(dataset=dataset)]
-    return [info for info in infos if info.kind == "model"]
-
-
-def cap_of(infos: Sequence[ModelInfo]) -> str:
-    """The largest eps_max of certifiably trained members, as text: radii count up to there."""
-    caps = {info.eps_max for info in infos if info.eps_max and info.method != "standard"}
-    if not caps:
-        raise InvalidInputError("a cascade needs a member with an eps_max: one that was trained to be certified")
-    return max(caps, key=parse_eps)
-
-
-def find_front(
-    dataset: str, data_root: str | None, cache: Path, *, depth: int, eps: str | None = None, show: bool = False
-) -> tuple[list[Candidate], list[Point]]:
-    """(the front on the validation split, points of the single models there and of the front, for the figure of ACR).
-
-    With `eps` the front is of certified accuracy there, and there are no points.
-    """
-    infos = members_of(dataset)
-    cap = cap_of(infos)
-    images, truth = validation(dataset, data_root)
-    measured = []
-    for info in infos:
-        model = acert_zoo.load_model(info.name)
-        assert isinstance(model, AcertModel)
-        measured.append(measure_cached(model, images, cache, show=show))
-    methods = {info.name: info for info in infos}
-    robust = [m for m in measured if methods[m.name].method != "standard"]
-    accurate = [m for m in measured if methods[m.name].method == "standard"]
-    radius = float(parse_eps(cap))
-    front = search(robust, accurate, truth, radius, depth=depth, eps=None if eps is None else float(parse_eps(eps)))
-    if eps is not None:
-        return front, []
-    common: dict[str, Any] = {"dataset": dataset, "eps_max": cap, "n": len(truth)}
+def figure_points(dataset: str, members: Members, front: Sequence[Candidate]) -> list[Point]:
+    """The single models and a front of accuracy and ACR, as points of the trade-off figure."""
+    radius = float(parse_eps(members.cap))
+    common: dict[str, Any] = {"dataset": dataset, "eps_max": members.cap, "n": len(members.truth)}
     common["counted_on"] = "validation images, IBP in float32"
     points = []
-    for m in robust:
-        correct = m.label == truth
+    for m in members.robust:
+        correct = m.label == members.truth
         acr = float(100 * np.where(correct, np.minimum(m.radius, radius), 0.0).mean() / radius)
-        info = methods[m.name]
+        info = members.infos[m.name]
         accuracy = float(100 * correct.mean())
         points.append(
             Point(name=m.name, method=str(info.method), kappa=info.kappa, accuracy=accuracy, acr_percent=acr, **common)
@@ -137,7 +67,7 @@ def find_front(
                 name=describe(c), method="cascade", kappa=None, accuracy=c.accuracy, acr_percent=c.robustness, **common
             )
         )
-    return front, points
+    return points
 
 
 def thinned(front: Sequence[Candidate], count: int) -> list[Candidate]:
@@ -244,10 +174,11 @@ def front_command(dataset: str, data_root: str | None, depth: int, eps: str | No
     """Print and draw the cascades that no other beats, on the validation split."""
     try:
         show = sys.stderr.isatty()
-        front, points = find_front(dataset, data_root, out / "measured", depth=depth, eps=eps, show=show)
+        members = measure_members(dataset, data_root, out / "measured", show=show)
+        front = find_front(members, depth=depth, eps=eps)
         click.echo(table(thinned(front, 40), "ACR %" if eps is None else "certified %"))
         if eps is None:
-            for path in tradeoff.render(out, f"cascades-{dataset}", "tradeoff", points):
+            for path in tradeoff.render(out, f"cascades-{dataset}", "tradeoff", figure_points(dataset, members, front)):
                 click.echo(path)
     except AcertZooError as error:
         raise click.UsageError(str(error)) from None
@@ -290,8 +221,8 @@ def add_command(
         chosen: Sequence[str] = gates
         if not members:
             show = sys.stderr.isatty()
-            front, _ = find_front(dataset, data_root, out / "measured", depth=depth, eps=eps, show=show)
-            best = choose(front, accuracy=accuracy, robustness=robustness)
+            measured = measure_members(dataset, data_root, out / "measured", show=show)
+            best = choose(find_front(measured, depth=depth, eps=eps), accuracy=accuracy, robustness=robustness)
             members, chosen = best.members, [gate_text(g) for g in best.gates]
             what = "acr_percent" if eps is None else f"certified_percent_at_{eps}"
             wanted = {"chosen": "on the validation split", "wanted_accuracy": accuracy, f"wanted_{what}": robustness}

@@ -1,7 +1,8 @@
 """What is written about the zoo, rendered from the registry: `render_all`.
 
 model_cards/NAME.md and its figure for every model, the index model_cards/README.md, the figures in docs/figures, and
-the blocks of README.md between `<!-- NAME -->` and `<!-- /NAME -->` for NAME = zoo-table, zoo-figure, decided-table.
+the blocks between `<!-- NAME -->` and `<!-- /NAME -->` of README.md (zoo-table, zoo-figure, decided-table) and of
+docs/decide.md (decided-table).
 """
 
 from __future__ import annotations
@@ -121,10 +122,13 @@ def readme_blocks(zoo: ZooFolder) -> dict[str, str]:
         if d == "cifar10" or len(points) > 2
     ]
     table = f"{_grouped(infos, '###', 'model_cards/')}\n{_counts(infos)}" if infos else "The zoo has no models yet."
-    decided = decided_overview(
-        ((i.name, read_decided(zoo.decided(i.name, i.version), i.sha256)) for i in infos), "model_cards/"
-    )
-    return {"zoo-table": table, "zoo-figure": "\n\n".join(figures[:1]), "decided-table": decided}
+    return {"zoo-table": table, "zoo-figure": "\n\n".join(figures[:1]), **decided_block(zoo, "model_cards/")}
+
+
+def decided_block(zoo: ZooFolder, link: str) -> dict[str, str]:
+    """The models that were decided; `link` is the folder of the cards relative to the page."""
+    entries = ((i.name, read_decided(zoo.decided(i.name, i.version), i.sha256)) for i, _ in newest(zoo))
+    return {"decided-table": decided_overview(entries, link)}
 
 
 def fill_blocks(text: str, blocks: dict[str, str]) -> str:
@@ -155,9 +159,13 @@ def render_all(zoo: ZooFolder, *, check: bool = False) -> list[Path]:
         repo_id = info.hub.repo_id if info.hub else None
         texts[zoo.cards / f"{info.name}.md"] = card(zoo, info, versions, figure=figure, repo_id=repo_id)
     texts[zoo.cards / "README.md"] = index(zoo)
-    readme = zoo.root / "README.md"
-    if readme.is_file():
-        texts[readme] = fill_blocks(readme.read_text(encoding="utf-8"), readme_blocks(zoo))
+    for page, blocks in (
+        ("README.md", readme_blocks(zoo)),
+        ("docs/decide.md", decided_block(zoo, "../model_cards/")),
+    ):
+        path = zoo.root / page
+        if path.is_file():
+            texts[path] = fill_blocks(path.read_text(encoding="utf-8"), blocks)
     for path, text in texts.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             stale.append(path)

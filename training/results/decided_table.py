@@ -7,6 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+SHARES = (
+    "certified by IBP, % | without splits, % | certified, % | attacked, % | undecided, % | budget; time an image, s"
+)
+
 
 def read_decided(path: Path, weights_sha256: str | None) -> list[dict[str, Any]]:
     """The entries of a model's file; none where there is no file, or it is of other weights."""
@@ -17,37 +21,36 @@ def read_decided(path: Path, weights_sha256: str | None) -> list[dict[str, Any]]
     return entries if document["weights_sha256"] == weights_sha256 else []
 
 
+def _shares(e: Mapping[str, Any]) -> str:
+    return (
+        f"{e['certified_accuracy_ibp']:.1f} | {e['certified_accuracy_without_splits']:.1f} "
+        f"| {e['certified_accuracy']:.1f} | {e['attacked_accuracy']:.1f} | {e['undecided']:.1f} "
+        f"| {e['budget_seconds']:g}; {e['seconds_per_image']:.1f}"
+    )
+
+
 def decided_table(entries: Sequence[Mapping[str, Any]]) -> str:
     """Both sides of robust accuracy as a Markdown table."""
     rows = [
-        "| eps | test images | certified by IBP, % | without splits, % | certified, % | attacked, % | undecided, % "
-        "| robust accuracy, 95 % | budget; time an image, s |",
-        "|---|---:|---:|---:|---:|---:|---:|---|---|",
+        f"| eps | test images | {SHARES} | robust accuracy, 95 % |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     for e in entries:
         low, high = e["robust_accuracy_95"]
-        rows.append(
-            f"| {e['eps']} | {e['n']:,} | {e['certified_accuracy_ibp']:.1f} "
-            f"| {e['certified_accuracy_without_splits']:.1f} | {e['certified_accuracy']:.1f} "
-            f"| {e['attacked_accuracy']:.1f} | {e['undecided']:.1f} | {low:.1f} to {high:.1f} "
-            f"| {e['budget_seconds']:g}; {e['seconds_per_image']:.1f} |"
-        )
+        rows.append(f"| {e['eps']} | {e['n']:,} | {_shares(e)} | {low:.1f} to {high:.1f} |")
     return "\n".join(rows)
 
 
 def decided_overview(models: Iterable[tuple[str, Sequence[Mapping[str, Any]]]], link: str) -> str:
     """Several (name, entries) as one Markdown table; `link` is the folder of the cards; "" if none."""
     rows = [
-        "| model | eps | test images | accuracy, % | certified by IBP, % | certified, % | attacked, % | undecided, % "
-        "| budget, s |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        f"| model | eps | test images | accuracy, % | {SHARES} |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, entries in models:
         for e in entries:
             correct = 100 * (e["n"] - e["counts"]["misclassified"]) / e["n"]
             rows.append(
-                f"| [`{name}`]({link}{name}.md) | {e['eps']} | first {e['n']:,} | {correct:.1f} "
-                f"| {e['certified_accuracy_ibp']:.1f} | {e['certified_accuracy']:.1f} | {e['attacked_accuracy']:.1f} "
-                f"| {e['undecided']:.1f} | {e['budget_seconds']:g} |"
+                f"| [`{name}`]({link}{name}.md) | {e['eps']} | first {e['n']:,} | {correct:.1f} | {_shares(e)} |"
             )
     return "\n".join(rows) if len(rows) > 2 else ""
