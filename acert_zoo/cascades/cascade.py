@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from acert_zoo.bounds.ibp import robust_margin
 from acert_zoo.bounds.preconditions import deployed_claimable
 from acert_zoo.bounds.proved_margins import PROOF_BATCH_SIZE
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
-from acert_zoo.cascades.certificate import CascadeCertifier, CascadeProver
+from acert_zoo.cascades.certificate import Answer, CascadeCertifier, CascadeProver
 from acert_zoo.data.checks import check_eval_mode
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
 from acert_zoo.exact_numbers import parse_eps, round_up
@@ -43,14 +42,6 @@ from acert_zoo.rounding import BoundMethod, RoundingLevel
 GATE_CONSTANT = 5.0  # the c of the gate's check P_c; certificates use 25 and 1 (docs/cascade.md)
 SCHEMA_VERSION = 1
 Gate = str | float | Fraction
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a cascade says: logits [N, K] of the members that answered, and route [N] int64, which member (from 0)."""
-
-    logits: Tensor
-    route: Tensor
 
 
 class Cascade(nn.Module):
@@ -159,9 +150,25 @@ class Cascade(nn.Module):
     def certifier(
         self, *, method: str = BoundMethod.IBP, rounding: str = RoundingLevel.REAL_SOUND, budget: float | None = None
     ) -> CascadeCertifier:
-        """What `acert_zoo.certify` uses for a cascade (`budget` has no meaning here)."""
+        """What `acert_zoo.certify` uses for a cascade, at level real-sound or stronger (`budget` has no meaning here).
+
+        Raises:
+            InvalidInputError: another method than "ibp".
+            UnsoundSettingError: train mode; no plain cascade (`check_plain`).
+        """
+        if method != BoundMethod.IBP:
+            raise InvalidInputError(f"cascades are certified with method 'ibp', got {method!r}")
+        level = RoundingLevel.REAL_SOUND if rounding == RoundingLevel.FLOAT32 else rounding  # nothing weaker is computed
+        check_eval_mode(self)
         self.check_plain()
-        return CascadeCertifier(self, method, rounding)
+        return CascadeCertifier(
+            self.answer,
+            CascadeProver(self.members, self.gates, self.input_shape, level),
+            rounding=level,
+            input_shape=self.input_shape,
+            num_classes=self.num_classes,
+            network_sha256=self.network_sha256,
+        )
 
     def prover(self, *, rounding: str = RoundingLevel.REAL_SOUND) -> CascadeProver:
         """Rigorous checks at claimed radii, without a search, for `verify` and `predict_certified`.
@@ -174,7 +181,8 @@ class Cascade(nn.Module):
         kept = self._prover_cache.get(rounding)
         if kept is None or kept[1] != settings or not kept[0].unchanged(self.members):
             state = ModuleState(self.members)
-            kept = self._prover_cache[rounding] = (state, settings, CascadeProver(self, rounding))
+            prover = CascadeProver(self.members, self.gates, self.input_shape, rounding)
+            kept = self._prover_cache[rounding] = (state, settings, prover)
         return kept[2]
 
     def check_plain(self) -> None:

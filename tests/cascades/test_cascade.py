@@ -14,7 +14,8 @@ from acert_zoo import Cascade, certify
 from acert_zoo.attacks.adversarial_check import AdversarialCheck
 from acert_zoo.attacks.exact_box import attack_box, inside
 from acert_zoo.attacks.pgd import float_neighbours, random_corners, random_points
-from acert_zoo.cascades.certificate import CascadeProver, _Member
+from acert_zoo.cascades.certificate import CascadeProver
+from acert_zoo.cascades.member_checks import MemberChecks
 from acert_zoo.errors import (
     InvalidInputError,
     UnsoundSettingError,
@@ -146,7 +147,7 @@ MUTATIONS = {
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_brute_force_catches_a_wrong_formula(monkeypatch, name):
     attribute, wrong = MUTATIONS[name]
-    monkeypatch.setattr(_Member, attribute, wrong)
+    monkeypatch.setattr(MemberChecks, attribute, wrong)
     monkeypatch.setattr(CascadeProver, "_accepted", lambda self, images, answers, rho: rho)
     assert sum(violations(seed, 2, 1, "real-sound") for seed in range(8)) > 0
 
@@ -186,7 +187,7 @@ def test_the_prover_refuses_more_than_is_true():
     cascade = Cascade([threshold(0.5), threshold(0.25)], ["1/8"]).eval()
     images, answers = pixel(0.9, 0.5625, 0.4375, 0.3125), torch.tensor([1, 1, 1, 0])
     radius = torch.tensor([0.4, 0.125, 0.0625, 0.0625], dtype=torch.float64)
-    prover = CascadeProver(cascade)
+    prover = cascade.prover()
     assert prover.proves(images, answers, radius * (1 - 1e-3)).tolist() == [True] * 4
     assert prover.proves(images, answers, radius * (1 + 1e-3)).tolist() == [False] * 4
     assert prover.proves(images, 1 - answers, radius * 0.5).tolist() == [False] * 4
