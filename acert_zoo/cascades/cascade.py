@@ -158,7 +158,9 @@ class Cascade(nn.Module):
         """
         if method != BoundMethod.IBP:
             raise InvalidInputError(f"cascades are certified with method 'ibp', got {method!r}")
-        level = RoundingLevel.REAL_SOUND if rounding == RoundingLevel.FLOAT32 else rounding  # nothing weaker is computed
+        level = (
+            RoundingLevel.REAL_SOUND if rounding == RoundingLevel.FLOAT32 else rounding
+        )  # nothing weaker is computed
         check_eval_mode(self)
         self.check_plain()
         return CascadeCertifier(

@@ -113,7 +113,7 @@ class MemberChecks:
 
 
 def least_margins(network: RigorousNetwork | None, images: Tensor, labels: Tensor, eps: Tensor) -> Tensor:
-    """The least margin that `network` proves within `eps` of each image, float64 [N]; -inf where there is no network."""
+    """[N] float64: the margin of `labels` that `network` proves within `eps` of each image; -inf without a network."""
     if network is None:
         return torch.full_like(eps, -math.inf)
     parts = zip(

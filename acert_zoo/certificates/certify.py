@@ -19,8 +19,8 @@ from acert_zoo.bounds.radius_search import DEFAULT_BATCH_SIZE
 from acert_zoo.certificates.certifiers import make_certifier
 from acert_zoo.certificates.decide import Decisions
 from acert_zoo.certificates.decide import decide as decide_images
-from acert_zoo.certificates.lines import Header, Line, radius_text
-from acert_zoo.certificates.results import Certificates, utc_now
+from acert_zoo.certificates.lines import Header, Line, radius_text, utc_now
+from acert_zoo.certificates.results import Certificates
 from acert_zoo.certificates.writer import CertificateWriter
 from acert_zoo.data.checks import check_ids, check_images, pixel_sha256
 from acert_zoo.data.image_collections import gather_images

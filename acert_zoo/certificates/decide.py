@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from acert_zoo._version import __version__
-from acert_zoo.certificates.results import utc_now
+from acert_zoo.certificates.lines import utc_now
 from acert_zoo.certificates.verdict_file import VerdictHeader, VerdictLine, VerdictWriter
 from acert_zoo.complete.decider import DEFAULT_BUDGET, DEFAULT_MEMORY, Decider, Limits
 from acert_zoo.complete.verdict import NOT_ROBUST, ROBUST, STATUSES, Verdict

@@ -6,6 +6,7 @@ docs/certificates.md describes the fields. Reading and writing files: `file.py`.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import math
 import re
 from dataclasses import dataclass
@@ -124,6 +125,11 @@ class Line:
         if float(self.radius) > 0 and (self.route is None if self.margin is None else self.margin <= 0):
             found.append(f"has radius {self.radius} at a margin of {self.margin}")
         return found
+
+
+def utc_now() -> str:
+    """The present time as `Header.created` has it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def radius_text(radius: float) -> str:

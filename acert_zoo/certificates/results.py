@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 import math
 import os
@@ -18,14 +17,15 @@ from torch import Tensor
 
 from acert_zoo._files import check_output_file, write_atomically
 from acert_zoo.certificates.certificate import Certificate, Eps
-from acert_zoo.certificates.display import certificates_frame, certificates_html, plot_certificates
+from acert_zoo.certificates.display import data_frame, plot_certified_accuracy
 from acert_zoo.certificates.file import SCHEMA_VERSION, format_file, read_file
 from acert_zoo.certificates.lines import Header, Line, radius_text
 from acert_zoo.certificates.positions import positions
 from acert_zoo.data.registration import class_names
 from acert_zoo.errors import InvalidInputError
-from acert_zoo.exact_numbers import parse_pixel_eps, round_up
+from acert_zoo.exact_numbers import down, parse_eps, parse_pixel_eps, round_up
 from acert_zoo.rounding import weakest
+from acert_zoo.zoo.html_table import html_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,11 +108,30 @@ class Certificates(Sequence[Certificate]):
         )
 
     def _repr_html_(self) -> str:
-        return certificates_html(self)
+        rows = [("images", f"{len(self):,}"), ("certified", {"label": "the labels"}.get(self.certifies, "predictions"))]
+        if len(self):
+            if self.certifies == "label":
+                rows.append(("natural accuracy", f"{int(self.correct.sum()):,} of {len(self):,}"))
+            rows.append(("with a radius", f"{int((self.radius > 0).sum()):,}"))
+            rows.append(("mean radius", f"{down(self.acr, 6)} of pixel units"))
+            rows.append(("proved by", f"{', '.join(sorted(set(self.method)))}; {self.rounding}"))
+        return html_table(f"Certificates of {self.model or 'a network of your own'}", rows)
 
     def to_pandas(self) -> Any:
-        """A pandas DataFrame with one row an image; MissingDependencyError where pandas is not installed."""
-        return certificates_frame(self)
+        """A pandas DataFrame with one row an image: id, label, prediction, correct, radius, margin, method, rounding,
+        seconds, and route for a cascade; MissingDependencyError where pandas is not installed."""
+        columns = {
+            "id": self.ids,
+            "label": self.label.numpy(),
+            "prediction": self.prediction.numpy(),
+            "correct": self.correct.numpy(),
+            "radius": self.radius.numpy(),
+            "margin": self.margin.numpy(),
+            "method": self.method,
+            "rounding": self.roundings,
+            "seconds": self.seconds.numpy(),
+        }
+        return data_frame(columns if self.route is None else {**columns, "route": self.route})
 
     def plot(self, ax: Any = None, *, eps_max: Eps | None = None, **style: Any) -> Any:
         """Draws certified accuracy (percent) over eps (pixel units) with matplotlib; returns the axes.
@@ -125,7 +144,8 @@ class Certificates(Sequence[Certificate]):
         Raises:
             MissingDependencyError: matplotlib is not installed.
         """
-        return plot_certificates(self, ax, eps_max, **style)
+        top = None if eps_max is None else float(parse_eps(eps_max))
+        return plot_certified_accuracy(self.radius.numpy(), ax, top, **{"label": self.model, **style})
 
     @property
     def model(self) -> str | None:
@@ -293,8 +313,3 @@ class Certificates(Sequence[Certificate]):
 
 def _mean(values: Tensor) -> float:
     return values.double().mean().item() if len(values) else math.nan
-
-
-def utc_now() -> str:
-    """The present time, ISO 8601 in UTC."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

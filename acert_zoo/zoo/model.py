@@ -33,7 +33,6 @@ from acert_zoo.network.reading import read
 from acert_zoo.network.torch_defaults import under_standard_defaults
 from acert_zoo.rounding import BoundMethod, RoundingLevel
 from acert_zoo.zoo import resolve, weights
-from acert_zoo.zoo.display import info_html
 from acert_zoo.zoo.download import DownloadOptions
 from acert_zoo.zoo.expected_logits import check_expected_logits, compute_expected_logits
 from acert_zoo.zoo.meta_network import check_tensors, network_without_weights
@@ -72,7 +71,7 @@ class AcertModel(nn.Module):
         return f"AcertModel({name}, {tuple(self.input_shape)} -> {self.num_classes}, {self._parameters_text()})"
 
     def _repr_html_(self) -> str:
-        return f"<code>{escape(repr(self))}</code>" if self.info is None else info_html(self.info)
+        return f"<code>{escape(repr(self))}</code>" if self.info is None else self.info._repr_html_()
 
     def _parameters_text(self) -> str:
         return f"{sum(p.numel() for p in self.classifier.parameters()):,} parameters"

@@ -16,7 +16,8 @@ from typing import Any
 
 from acert_zoo.data.registration import class_names
 from acert_zoo.errors import InvalidInputError, UnknownNameError
-from acert_zoo.zoo.display import info_html, info_text
+from acert_zoo.exact_numbers import decimal_down
+from acert_zoo.zoo.html_table import html_table
 
 KINDS = ("model", "cascade")
 METRICS = ("accuracy", "acr", "acr_percent", "certified_accuracy")
@@ -57,6 +58,15 @@ class Metric:
                 raise InvalidInputError(f"metric {self.metric!r}: {key} {getattr(self, key)!r} is not a string")
         if (self.metric == "certified_accuracy") != (self.eps is not None and self.metric != "acr_percent"):
             raise InvalidInputError(f"metric {self.metric!r} with eps {self.eps!r}: certified accuracies need an eps")
+
+    def as_row(self) -> tuple[str, str]:
+        """Name and value as a table shows them: ("certified at 2/255", "39.99 % (ibp, real-sound)")."""
+        percent = f"{decimal_down(self.value, 2)} %"
+        if self.metric == "accuracy":
+            return "natural accuracy", f"{percent} of {self.n:,} {self.split} images"
+        if self.metric == "certified_accuracy":
+            return f"certified at {self.eps}", f"{percent} ({self.method}, {self.rounding})"
+        return "ACR", f"{percent} of {self.eps}"
 
 
 @dataclass(frozen=True)
@@ -140,10 +150,25 @@ class ModelInfo:
             _check_relative(self.name, self.file)
 
     def __repr__(self) -> str:
-        return info_text(self)
+        accuracy = self.metric("accuracy")
+        parts = [
+            repr(self.versioned_name),
+            self.dataset,
+            self.method or self.kind,
+            None if self.kappa is None else f"kappa {self.kappa:g}",
+            f"accuracy {decimal_down(accuracy.value, 2)} %" if accuracy else None,
+        ]
+        return f"ModelInfo({', '.join(part for part in parts if part)})"
 
     def _repr_html_(self) -> str:
-        return info_html(self)
+        kappa = "" if self.kappa is None else f", kappa {self.kappa:g}"
+        rows = [
+            ("data set", self.dataset or "-"),
+            ("trained with", f"{self.method or self.kind}{kappa}"),
+            ("parameters", f"{self.parameters:,}" if self.parameters else "-"),
+            *(m.as_row() for m in self.metrics if m.metric != "acr"),
+        ]
+        return html_table(self.versioned_name, rows)
 
     @property
     def versioned_name(self) -> str:
