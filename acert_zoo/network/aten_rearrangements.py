@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from acert_zoo.network import composed_operations as composed
+from acert_zoo.network import pooling_operations as pooling
 from acert_zoo.network import trace_operations as ops
 from acert_zoo.network.aten_rules import RULES, Call, Repeated, Rule, axis_of, check_constants, rule, value_of
 from acert_zoo.network.builder import Unsupported, Value
@@ -31,7 +32,7 @@ def _max_pool(
     ceil_mode: bool = False,
 ) -> tuple[Value, None]:
     ceil_mode = ceil_mode and not _whole_windows(_image(x), kernel_size, stride, padding)
-    return ops.max_pool2d(c.b, c.name, _image(x), kernel_size, stride, padding, dilation, ceil_mode), None
+    return pooling.max_pool2d(c.b, c.name, _image(x), kernel_size, stride, padding, dilation, ceil_mode), None
 
 
 @rule("avg_pool2d.default")
@@ -46,7 +47,7 @@ def _avg_pool(
     divisor: int | None = None,
 ) -> Value:
     ceil_mode = ceil_mode and not _whole_windows(_image(x), kernel_size, stride, padding)
-    return ops.avg_pool2d(c.b, c.name, _image(x), kernel_size, stride, padding, ceil_mode, counted, divisor)
+    return pooling.avg_pool2d(c.b, c.name, _image(x), kernel_size, stride, padding, ceil_mode, counted, divisor)
 
 
 def _whole_windows(x: Value, kernel_size: ops.Size, stride: ops.Size, padding: ops.Size) -> bool:
@@ -59,12 +60,12 @@ def _whole_windows(x: Value, kernel_size: ops.Size, stride: ops.Size, padding: o
 
 @rule("_adaptive_avg_pool2d.default", "adaptive_avg_pool2d.default")
 def _adaptive_avg(c: Call, x: Any, output_size: Any) -> Value:
-    return ops.adaptive_avg_pool2d(c.b, c.name, _image(x), output_size)
+    return pooling.adaptive_avg_pool2d(c.b, c.name, _image(x), output_size)
 
 
 @rule("adaptive_max_pool2d.default")
 def _adaptive_max(c: Call, x: Any, output_size: Any) -> tuple[Value, None]:
-    return ops.adaptive_max_pool2d(c.b, c.name, _image(x), output_size), None
+    return pooling.adaptive_max_pool2d(c.b, c.name, _image(x), output_size), None
 
 
 def _reduction(kind: str) -> Rule:

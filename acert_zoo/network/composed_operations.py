@@ -48,18 +48,35 @@ def take(b: Builder, name: str, x: Value, axis: int, indices: Sequence[int]) -> 
         return x
     if not len(indices):
         raise Unsupported("a selection of nothing")
-    return along_axis(b, name, x, axis, torch.eye(size, dtype=b.dtype)[list(indices)])
+    return along_axis(b, name, x, axis, _selection(b, size, indices))
+
+
+def _selection(b: Builder, size: int, indices: Sequence[int | None]) -> Tensor:
+    """The matrix [len(indices), size] that takes the entries `indices`; None is a row of zeros."""
+    _check_matrix(len(indices), size)
+    weight = torch.zeros(len(indices), size, dtype=b.dtype, device="cpu")
+    for row, index in enumerate(indices):
+        if index is not None:
+            weight[row, index] = 1.0
+    return weight
+
+
+def _check_matrix(rows: int, columns: int) -> None:
+    """Before memory is taken for it: an image of 224 x 224, flattened, is 150,528 columns."""
+    if rows * columns > _LARGEST_MATRIX:
+        raise Unsupported(f"a matrix of shape {(rows, columns)}: {_LARGEST_MATRIX:,} entries at most")
 
 
 def pad(b: Builder, name: str, x: Value, axis: int, before: int, after: int, value: float = 0.0) -> Value:
     """`before` and `after` entries of `value` (or, where negative, so many entries cut off) along an axis."""
     size = x.known_shape[axis]
-    kept = list(range(max(0, -before), size - max(0, -after)))
-    rows = torch.eye(size, dtype=b.dtype)[kept]
-    zeros = torch.zeros(max(0, before), size, dtype=b.dtype), torch.zeros(max(0, after), size, dtype=b.dtype)
-    weight = torch.cat([zeros[0], rows, zeros[1]])
-    if not len(weight) or (before, after) == (0, 0):
-        return x if (before, after) == (0, 0) else take(b, name, x, axis, [])
+    if (before, after) == (0, 0):
+        return x
+    kept = range(max(0, -before), size - max(0, -after))
+    if not len(kept) and before <= 0 and after <= 0:
+        raise Unsupported("a selection of nothing")
+    _check_matrix(max(0, before) + len(kept) + max(0, after), size)
+    weight = _selection(b, size, [*[None] * max(0, before), *kept, *[None] * max(0, after)])
     bias = torch.zeros(len(weight), dtype=b.dtype)
     bias[: max(0, before)] = value
     bias[len(weight) - max(0, after) :] = value
@@ -112,9 +129,8 @@ def reduce(b: Builder, name: str, x: Value, axes: Sequence[int], keepdim: bool, 
 def constant(b: Builder, name: str, like: Value, value: Tensor) -> Value:
     """`value` (one sample's) as a value of the network: nothing of `like`, plus a bias."""
     flat = to_shape(b, name, like, (math.prod(like.known_shape),))
+    _check_matrix(value.numel(), flat.known_shape[0])
     weight = torch.zeros(value.numel(), flat.known_shape[0], dtype=b.dtype)
-    if weight.numel() > _LARGEST_MATRIX:
-        raise Unsupported(f"a constant of {value.numel()} numbers in place of values")
     return to_shape(b, name, ops.linear(b, name, flat, weight, value.reshape(-1).to(b.dtype)), tuple(value.shape))
 
 

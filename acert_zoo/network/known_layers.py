@@ -8,6 +8,7 @@ torch.export (`module_export.py`).
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from acert_zoo.network import architectures, layers
+from acert_zoo.network import pooling_operations as pooling
 from acert_zoo.network import trace_operations as ops
 from acert_zoo.network.builder import PLAIN_TENSORS, Builder, Unsupported, Value
 from acert_zoo.network.module_state import GLOBAL_HOOKS
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
+_TABLES = ("_modules", "_parameters", "_buffers")
 _METHODS = ("forward", "__call__", "_call_impl", "_wrapped_call_impl", "_conv_forward", "__getattr__")
 
 
@@ -39,7 +42,7 @@ def _batch_norm(b: Builder, name: str, m: Any, x: Value) -> Value:
 
 
 def _average(b: Builder, name: str, m: Any, x: Value) -> Value:
-    return ops.avg_pool2d(
+    return pooling.avg_pool2d(
         b, name, x, m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad, m.divisor_override
     )
 
@@ -143,6 +146,10 @@ def _read(b: Builder, name: str, module: nn.Module, x: Value) -> Value:
         return _read(b, name, module.module, x)  # without devices it calls its module
     layer = _LAYERS.get(type(module))
     if layer is None or not is_plain(module):
+        raise _Unknown
+    if any(
+        type(vars(module)[name]) not in (dict, OrderedDict) for name in _TABLES
+    ):  # others may list what they do not hold
         raise _Unknown
     for value in vars(module).values():
         if isinstance(value, Tensor) and type(value) not in PLAIN_TENSORS:

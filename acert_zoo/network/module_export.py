@@ -9,6 +9,8 @@ unchanged (`module_state.py`).
 from __future__ import annotations
 
 import logging
+import os
+import traceback
 import warnings
 import weakref
 from typing import Any
@@ -28,6 +30,9 @@ _HOPELESS = ("aten.layer_norm", "scaled_dot_product", "multi_head_attention")
 # Operations that have rules of their own, which their decompositions would only make harder to read.
 _WHOLE = ("aten.linear.default", "aten.prelu.default", "aten._prelu_kernel.default")
 
+_ON_VALUES = ("GuardOnDataDependentSymNode", "DataDependentOutputException")  # torch's words for a branch on numbers
+_ELSEWHERE = (os.path.dirname(torch.__file__) + os.sep, __file__)  # whose lines say nothing about a forward
+
 _log = logging.getLogger(__name__)
 _Kept = tuple[weakref.ref[nn.Module], ModuleState, tuple[tuple[int, ...], torch.dtype], FunctionalProgram]
 _programs: dict[int, _Kept] = {}  # by the id of the module
@@ -36,6 +41,14 @@ _table: dict[Any, Any] = {}
 
 class Untraceable(UnsupportedLayerError):
     """The forward cannot be seen whole: whatever any tracer records of it may be one branch of several."""
+
+
+class _Stopped(Exception):
+    """What a forward raised. Of other exceptions torch prints the graph that it has so far, to standard error."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "partial_fx_graph":
+            super().__setattr__(name, value)
 
 
 class _Forward(nn.Module):
@@ -47,7 +60,10 @@ class _Forward(nn.Module):
         self.training = model.training
 
     def forward(self, images: Tensor) -> Any:
-        return self.model(images)
+        try:
+            return self.model(images)
+        except Exception as error:  # the user's own code
+            raise _Stopped from error
 
 
 def export(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> FunctionalProgram:
@@ -91,14 +107,29 @@ def _export(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Fun
             raise Untraceable(
                 "a scripted module cannot be read by torch.export; give the module that it was made from"
             ) from error
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise Untraceable(
-            f"{type(model).__name__} cannot be read by torch.export ({type(error).__name__}: "
-            f"{' '.join(lines[:2])[:300]}); its forward must not branch on values or on the batch size, keep state or "
-            "leave torch"
+            f"{type(model).__name__} cannot be read by torch.export{_reason(error)}; its forward must not branch on "
+            "values or on the batch size, keep state or leave torch"
         ) from error
     finally:
         logging.disable(level)
+
+
+def _reason(error: Exception) -> str:
+    """Where in the forward it stopped and why, in words that are not torch's own about its insides."""
+    cause = error.__cause__ if isinstance(error, _Stopped) else error
+    frames = traceback.extract_tb(cause.__traceback__) if cause is not None else []
+    own = [f for f in frames if not f.filename.startswith(_ELSEWHERE)] if isinstance(error, _Stopped) else []
+    where = (
+        f" at {os.path.basename(own[-1].filename)}, line {own[-1].lineno} ({(own[-1].line or '')[:80]})" if own else ""
+    )
+    if type(cause).__name__ in _ON_VALUES:
+        return f"{where}: it asks for the numbers in a tensor"
+    if type(cause).__name__ == "UserError" and "batch" in str(cause):
+        return f"{where}: it is for some numbers of images only, or mixes the images of a batch"
+    if own and own[-1] is frames[-1]:  # the module's own objection
+        return f"{where}: {type(cause).__name__}: {(str(cause).splitlines() or [''])[0][:200]}"
+    return where
 
 
 def _refuse_early(program: Any) -> None:

@@ -102,6 +102,8 @@ def read_graph(
     env: dict[str, Any] = {"": None, inputs[0].name: Activation(value, dims)}
     reader = _Reader(onnx, builder, opset, graph.output[0].name)
     reader.graph(graph, env, 0)
+    if graph.output[0].name not in env:
+        raise UnsupportedLayerError(f"the ONNX output {graph.output[0].name!r} is a second output that is not read")
     output = env[graph.output[0].name]
     if not isinstance(output, Activation):
         raise InvalidInputError("the ONNX output does not depend on its input")
@@ -153,7 +155,8 @@ def _input_form(onnx: Any, info: Any) -> tuple[tuple[int, ...], bool, torch.dtyp
     sizes = [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
     if tensor.elem_type not in dtypes or not tensor.HasField("shape") or not sizes or any(d < 1 for d in sizes[1:]):
         raise InvalidInputError(
-            f"the ONNX input must be float32 or float64, [batch, ...] with fixed sizes after the batch; it is {sizes}"
+            "the ONNX input must be float32 or float64, [batch, ...] with fixed sizes after the batch; it is of type "
+            f"{onnx.helper.tensor_dtype_to_string(tensor.elem_type).removeprefix('TensorProto.')} and shape {sizes}"
         )
     if sizes[0] < 0 or (sizes[0] == 0 and len(sizes) == 1):
         raise InvalidInputError(f"the ONNX input has the shape {sizes}: its length is needed")
@@ -173,17 +176,25 @@ class _Reader:
         if len(graph.sparse_initializer):
             raise UnsupportedLayerError("ONNX sparse initialisers are not read")
         for tensor in graph.initializer:
-            env[tensor.name] = self.onnx.numpy_helper.to_array(tensor)
+            env[tensor.name] = self._array(tensor)
         for node in graph.node:
             for name, value in zip(node.output, self.node(node, env, depth), strict=False):
                 if name:
                     env[name] = value
+
+    def _array(self, tensor: Any) -> Any:
+        try:
+            return self.onnx.numpy_helper.to_array(tensor)
+        except Exception as error:  # the checker passes types of another size, and unknown ones
+            raise InvalidInputError(f"the ONNX tensor {tensor.name!r} cannot be read: {error}") from error
 
     def node(self, node: Any, env: dict[str, Any], depth: int) -> Sequence[Any]:
         """The outputs of one node; a list shorter than its outputs leaves the last ones unknown."""
         name = node.name or f"{node.op_type}_{node.output[0]}"
         if node.domain not in ("", "ai.onnx"):
             raise self._unsupported(name, node, f"operator domain {node.domain!r}")
+        if any(a.ref_attr_name for a in node.attribute):
+            raise self._unsupported(name, node, "an attribute of a function, outside of one")
         attributes = {a.name: self.onnx.helper.get_attribute_value(a) for a in node.attribute}
         unread = [n for n in node.input if n not in env]
         if unread:
@@ -205,7 +216,7 @@ class _Reader:
                 raise Unsupported("no bound covers it")
             found = handler(context, *values)
             return found if isinstance(found, list) else [found]
-        except (Unsupported, TypeError, ValueError, IndexError, KeyError, RuntimeError) as error:
+        except (Unsupported, TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
             if isinstance(error, UnsupportedLayerError):
                 raise
             raise self._unsupported(name, node, (str(error).splitlines() or [""])[0]) from error

@@ -83,7 +83,7 @@ class Context:
         if array.dtype != wanted:
             raise Unsupported(f"{what} of type {array.dtype} in a network of type {np.dtype(wanted)}")
         if not np.isfinite(array).all():
-            raise Unsupported(f"{what} that are not finite")
+            raise Unsupported(f"{what} with numbers that are not finite")
         return torch.from_numpy(np.array(array))
 
     def integers(self, array: Any, what: str) -> list[int]:

@@ -14,6 +14,7 @@ import torch
 
 from acert_zoo.network import composed_operations as composed
 from acert_zoo.network import onnx_elementwise as elementwise
+from acert_zoo.network import pooling_operations as pooling
 from acert_zoo.network import trace_operations as ops
 from acert_zoo.network.builder import Unsupported, Value
 from acert_zoo.network.onnx_values import Activation, Context
@@ -147,7 +148,7 @@ def max_pool(ctx: Context, x: Activation) -> Activation:
     plane, kernel, strides, pads, rank = _pooling(ctx, x)
     if any(before != after for before, after in pads):
         raise Unsupported("padding that differs between opposite sides")
-    return _image(ops.max_pool2d(ctx.b, ctx.name, plane, kernel, strides, [p[0] for p in pads]), rank)
+    return _image(pooling.max_pool2d(ctx.b, ctx.name, plane, kernel, strides, [p[0] for p in pads]), rank)
 
 
 def average_pool(ctx: Context, x: Activation) -> Activation:
@@ -157,7 +158,7 @@ def average_pool(ctx: Context, x: Activation) -> Activation:
     counted = bool(ctx.get("count_include_pad", 0)) or not any(map(sum, pads))
     plane, padding = _padded(ctx, plane, pads, sizes[0])
     if counted:
-        return _image(ops.avg_pool2d(ctx.b, ctx.name, plane, kernel, strides, padding), rank)
+        return _image(pooling.avg_pool2d(ctx.b, ctx.name, plane, kernel, strides, padding), rank)
     window = torch.ones(sizes[0], 1, *kernel, dtype=ctx.b.dtype)
     sums = ops.conv2d(ctx.b, ctx.name, plane, window, None, strides, padding, 1, sizes[0])
     inside = torch.nn.functional.pad(torch.ones(1, 1, *sizes[1:], dtype=ctx.b.dtype), (*pads[1], *pads[0]))

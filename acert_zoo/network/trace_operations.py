@@ -1,8 +1,9 @@
-"""What the operations that torch and ONNX share become in a `Network`: affine ones, pooling and rearrangements.
+"""What the operations that torch and ONNX share become in a `Network`: affine ones and rearrangements.
 
 Every handler takes the `Builder`, a name, and the operation's own arguments, in which the values that depend on the
 network input are `Value`s; it returns a `Value`. Rearrangements keep the batch axis first. Which ATen operation belongs
-to which handler stands in `aten_operations.py`; handlers of more than one step are in `composed_operations.py`.
+to which handler stands in `aten_operations.py`; pooling is in `pooling_operations.py`, handlers of more than one step
+in `composed_operations.py`.
 """
 
 from __future__ import annotations
@@ -86,8 +87,6 @@ def _constant(b: Builder, x: Value, value: Tensor | float) -> Tensor:
     t = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64, device="cpu")
     if not bool(torch.isfinite(t).all()):
         raise Unsupported("a constant that is not finite")
-    if x.shape == ():
-        raise Unsupported("a constant with a single number an image (a value without axes)")
     if t.numel() == 1 and t.dim() <= 1 + len(x.shape or ()):
         t = t.to(b.dtype).reshape(1)
         return t if x.shape is None else t.repeat(x.shape[0])
@@ -102,6 +101,21 @@ def _constant(b: Builder, x: Value, value: Tensor | float) -> Tensor:
     return t.reshape(shape[1:]).expand(x.known_shape)
 
 
+_Operation: TypeAlias = Callable[[Builder, str, Value, Tensor | float], Value]
+
+
+def _of_numbers_too(operation: _Operation) -> _Operation:
+    """An operation with a constant, for a value that is a single number an image as well: as a channel of its own."""
+
+    def apply(b: Builder, name: str, x: Value, by: Tensor | float) -> Value:
+        if x.shape != ():
+            return operation(b, name, x, by)
+        return to_shape(b, name, operation(b, name, to_shape(b, name, x, (1,)), by), ())
+
+    return apply
+
+
+@_of_numbers_too
 def shift(b: Builder, name: str, x: Value, by: Tensor | float) -> Value:
     """x - by."""
     by = _constant(b, x, by)
@@ -112,6 +126,7 @@ def shift(b: Builder, name: str, x: Value, by: Tensor | float) -> Value:
     return to_shape(b, name, b.add(layers.Normalize, name, flat, mean=by, std=torch.ones_like(by)), x.known_shape)
 
 
+@_of_numbers_too
 def scale(b: Builder, name: str, x: Value, by: Tensor | float) -> Value:
     """x * by, as a layer with one weight a channel, or a value."""
     return _scale(b, name, x, _constant(b, x, by))
@@ -180,6 +195,11 @@ def div(b: Builder, name: str, x: Operand, y: Operand) -> Value:
     """x / y; (u - mean) / std becomes one Normalize step."""
     if not isinstance(x, Value) or isinstance(y, Value):
         raise Unsupported("division by a value that depends on the input")
+    return _divided(b, name, x, y)
+
+
+@_of_numbers_too
+def _divided(b: Builder, name: str, x: Value, y: Tensor | float) -> Value:
     y = _constant(b, x, y)
     if not bool((y != 0).all()):
         raise Unsupported("division by zero")
@@ -195,7 +215,7 @@ def div(b: Builder, name: str, x: Operand, y: Operand) -> Value:
     return b.add(layers.Normalize, name, x, mean=torch.zeros_like(y), std=y)
 
 
-# --- elementwise, pooling, rearranging ----------------------------------------------------------------------------
+# --- elementwise, rearranging -------------------------------------------------------------------------------------
 
 
 def relu(b: Builder, name: str, x: Value) -> Value:
@@ -206,61 +226,6 @@ def dropout(b: Builder, name: str, x: Value, p: float = 0.5, training: bool = Tr
     if training and p:
         raise Unsupported("dropout in train mode; call model.eval()")
     return x
-
-
-def max_pool2d(
-    b: Builder,
-    name: str,
-    x: Value,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
-    dilation: Size = 1,
-    ceil_mode: bool = False,
-) -> Value:
-    if ceil_mode or pair(dilation) != (1, 1):
-        raise Unsupported("max pooling with ceil_mode or dilation")
-    return _pool(b, layers.MaxPool, name, x, kernel_size, stride, padding)
-
-
-def avg_pool2d(
-    b: Builder,
-    name: str,
-    x: Value,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Value:
-    if ceil_mode or divisor_override is not None or (pair(padding) != (0, 0) and not count_include_pad):
-        raise Unsupported("average pooling with ceil_mode, divisor_override or padding left out of the mean")
-    return _pool(b, layers.AvgPool, name, x, kernel_size, stride, padding)
-
-
-def _pool(
-    b: Builder, kind: type[layers.Step], name: str, x: Value, kernel_size: Size, stride: Size | None, padding: Size
-) -> Value:
-    kernel = pair(kernel_size)
-    steps = kernel if stride is None or stride == () or stride == [] else pair(stride)
-    return b.add(kind, name, x, kernel_size=kernel, stride=steps, padding=pair(padding))
-
-
-def _adaptive(kind: type[layers.Step]) -> Callable[[Builder, str, Value, int | Sequence[int | None] | None], Value]:
-    def pool(b: Builder, name: str, x: Value, output_size: int | Sequence[int | None] | None) -> Value:
-        _, *sizes = x.known_shape
-        wanted = (output_size,) * 2 if isinstance(output_size, int) or output_size is None else output_size
-        targets = [s if o is None else o for s, o in zip(sizes, wanted, strict=True)]
-        if any(s % o for s, o in zip(sizes, targets, strict=True)):
-            raise Unsupported(f"adaptive pooling of {tuple(sizes)} to {tuple(targets)}: windows of unequal size")
-        kernel = tuple(s // o for s, o in zip(sizes, targets, strict=True))
-        return x if kernel == (1, 1) else _pool(b, kind, name, x, kernel, kernel, 0)
-
-    return pool
-
-
-adaptive_avg_pool2d, adaptive_max_pool2d = _adaptive(layers.AvgPool), _adaptive(layers.MaxPool)
 
 
 def flatten(b: Builder, name: str, x: Value) -> Value:

@@ -50,6 +50,19 @@ def test_one_activation_object_at_two_places():
     assert known_layers.is_known(shared)
 
 
+def test_children_that_a_table_lists_otherwise_count():
+    """nn.Sequential runs the values of `_modules`; a table of another type may give other values than items."""
+
+    class Twofold(dict):
+        def values(self):
+            return [*super().values(), nn.Tanh(), nn.Linear(2, 2)]
+
+    model = chain(nn.ReLU(), nn.ReLU())
+    assert known_layers.is_known(model)
+    vars(model)["_modules"] = Twofold(model._modules)
+    assert not known_layers.is_known(model)
+
+
 class ClampedCall(nn.Linear):
     def __call__(self, x: Tensor) -> Tensor:
         return super().__call__(x).clamp(min=0)

@@ -118,6 +118,63 @@ def test_small_files_that_ask_for_much_memory_are_refused(tmp_path, nodes, const
         check(tmp_path, make(nodes, constants, [4, 4], 13, output=["n"]))
 
 
+@pytest.mark.parametrize(
+    ("nodes", "constants", "message"),
+    [([node("Slice", "x s e a", "y")], {"s": [0], "e": [16], "a": [1]}, "matrix of shape"),
+     ([node("Gather", "x i", "y", axis=1)], {"i": [5, 9] * 100}, "matrix of shape"),
+     ([node("Split", "x", "y z", axis=1)], {}, "matrix of shape")],
+    ids=["Slice", "Gather", "Split"],
+)  # fmt: skip
+def test_a_few_entries_of_a_large_image_take_no_square_matrix(tmp_path, nodes, constants, message):
+    """By rows of the identity matrix each would take 90 GB; what fits is read, the rest is refused beforehand."""
+    model = make(nodes, constants, [1, 3 * 224 * 224], 13, output=["n", "m"])
+    if len(constants.get("e", ())):
+        assert check(tmp_path, model).network.num_classes == 16
+    else:
+        with pytest.raises(UnsupportedLayerError, match=message):
+            check(tmp_path, model)
+
+
+def changed_type(element):
+    def change(model):
+        model.graph.initializer[0].data_type = element
+
+    return change
+
+
+def reference_attribute(model):
+    model.graph.node[0].attribute.add(name="alpha", ref_attr_name="z", type=1)
+
+
+SPOILT = {
+    "a type of half the size": ([node("Gemm", "x w b", "y")], FLAT, changed_type(10), "cannot be read|not a valid"),
+    "a type that nobody knows": ([node("Gemm", "x w b", "y")], FLAT, changed_type(99), "cannot be read|not a valid"),
+    "an attribute of no function": ([node("Gemm", "x w b", "y")], FLAT, reference_attribute, "outside of one"),
+    "the indices of a maximum": (
+        [node("Reshape", "x s", "u"), node("MaxPool", "u", "p y", kernel_shape=[2, 2])], {"s": [1, 1, 2, 2]}, None,
+        "second output that is not read",
+    ),
+    "an input as an index": ([node("Gather", "c x", "y")], {"c": weights(5)}, None, "Gather|not a valid"),
+    "an integer over 0": (
+        [node("Div", "a z", "q"), node("Cast", "q", "f", to=1), node("Mul", "x f", "y")], {"a": [1], "z": [0]}, None,
+        "divide by zero",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_spoilt_files_end_in_one_kind_of_error(tmp_path, capfd, name):
+    """onnx's checker passes them; no exception of Python's own comes out, and onnxruntime says nothing."""
+    nodes, constants, spoil, message = SPOILT[name]
+    model = make(nodes, constants, [1, 4], 13, output=["n", "m"])
+    if spoil is not None:
+        spoil(model)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises((UnsupportedLayerError, InvalidInputError), match=message):
+        load_onnx(tmp_path / "m.onnx", classifier=False)
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(("operator", "opset"), [("Softmax", 9), ("Softmax", 13), ("LogSoftmax", 13)])
 def test_a_softmax_at_the_end_is_left_out(tmp_path, operator, opset):
     nodes = [node("Gemm", "x w b", "z"), node(operator, "z", "y")]

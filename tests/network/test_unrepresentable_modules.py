@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import acert_zoo
 from acert_zoo.errors import AcertZooError, InvalidInputError, UnsupportedLayerError
 from acert_zoo.network.onnx_files import export_onnx
+from acert_zoo.network.reading import read
 from acert_zoo.network.vnnlib import export_vnnlib
 
 
@@ -122,7 +123,54 @@ def test_nothing_is_exported_that_is_another_network(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_one_number_an_image_times_a_constant_is_refused_by_name():
-    module = Code(lambda m, x, y: y + (x.flatten(1)[:, 0] * 2.0).unsqueeze(1)).eval()
-    with pytest.raises(UnsupportedLayerError, match="a single number an image"):
-        acert_zoo.certify(module, torch.rand(2, 1, 4, 4))
+NUMBERS = {
+    "first pixel": lambda x: x.flatten(1)[:, 0] * 2.0,
+    "mean": lambda x: 1 - x.mean((1, 2, 3)) / -3 - torch.tensor([0.5]),
+    "maximum": lambda x: F.leaky_relu(x.amax((1, 2, 3)) - 0.8, 0.3).clamp(-0.1, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_one_number_an_image_and_constants(name):
+    module = Code(lambda m, x, y: y + NUMBERS[name](x).unsqueeze(1) * torch.tensor([1.0, -2.0, 0.0])).eval()
+    images = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    network = read(module, (1, 4, 4)).network
+    assert torch.allclose(network(images), module(images), atol=1e-6)
+
+
+def test_a_forward_that_cannot_be_followed_is_said_in_plain_words(capfd):
+    """Where it stopped and why; torch's own account of its graph stays away from the terminal."""
+
+    def asserts(m: Code, x: Tensor, y: Tensor) -> Tensor:
+        assert (x >= 0).all()
+        return y
+
+    def objects(m: Code, x: Tensor, y: Tensor) -> Tensor:
+        if type(x) is not Tensor:
+            raise TypeError("tensors only")
+        return y
+
+    for function, words in (
+        (asserts, r"test_unrepresentable_modules\.py, line \d+ \(assert .*asks for the numbers in a tensor"),
+        (objects, r"line \d+ .*TypeError: tensors only"),
+        (HOSTILE["many"], "for some numbers of images only"),
+    ):
+        with pytest.raises(UnsupportedLayerError, match=words) as raised:
+            acert_zoo.certify(Code(function).eval(), torch.rand(2, 1, 4, 4))
+        assert "Sym" not in str(raised.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_no_memory_is_taken_for_what_is_refused():
+    """As rows of the identity matrix a slice of 150,528 pixels would take 90 GB."""
+
+    class Slice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(16000, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x.flatten(1)[:, 100:16100])
+
+    with pytest.raises(UnsupportedLayerError, match=r"matrix of shape \(16000, 150528\)"):
+        read(Slice().eval(), (3, 224, 224))
