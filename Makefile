@@ -56,9 +56,9 @@ format: setup
 	$(BIN)/ruff format .
 
 # Each benchmark runs by itself too (python benchmarks/NAME.py --help). Not on a busy machine: ratios are measured.
-# radius_search_quality.py trains four models for most of an hour: only by itself.
+# radius_search_quality.py and methods.py train models for an hour and for hours: only by themselves.
 bench: setup
-	@set -e; for file in $$(ls benchmarks/[a-z]*.py | grep -v radius_search_quality); do echo "== $$file"; $(BIN)/python $$file; done
+	@set -e; for file in $$(ls benchmarks/[a-z]*.py | grep -v -e radius_search_quality -e methods); do echo "== $$file"; $(BIN)/python $$file; done
 
 cards: setup
 	$(BIN)/python training/cards.py

@@ -17,11 +17,10 @@ from typing import Any
 
 import click
 import torch
+from _runs import finish
 
 from acert_zoo.errors import AcertZooError
 from training.recipes.recipe import Recipe, load_recipe
-from training.run.loop import Trainer
-from training.run.run_folder import RunFolder
 
 SEARCHES = {
     "cheap": [],  # the recipe's own
@@ -34,29 +33,6 @@ def recipe_of(name: str, search: str, seed: int, epochs: int, overrides: tuple[s
     """The named recipe shortened to `epochs`: an eighth of them before the ramp, half of them ramp."""
     short = [f"epochs={epochs}", f"radius.first_epochs={epochs / 8}", f"radius.ramp_epochs={epochs / 2}"]
     return load_recipe(name, [*short, f"seed={seed}", *SEARCHES[search], *overrides])
-
-
-def finish(folder: Path, recipe: Recipe, data_root: str | None, progress: str) -> dict[str, Any] | None:
-    """Trains the run in `folder` to its end, from where it was; its last epoch's row, None where it was interrupted."""
-    if (folder / "recipe.json").exists():
-        run = RunFolder(folder)
-        if run.recipe() != recipe:
-            raise click.ClickException(f"{folder} holds a run with other settings: name another folder with --out")
-    else:
-        run = RunFolder.create(folder, recipe)
-    rows = run.rows()
-    if rows and rows[-1]["epoch"] == recipe.epochs:
-        return rows[-1]
-    trainer = Trainer(recipe, data_root)
-    if state := run.load():
-        trainer.load(state)
-    run.trim_log(trainer.epoch)
-    run.write_environment(torch.device("cpu"))
-    show = lambda row: click.echo(  # noqa: E731
-        f"{progress}, epoch {row['epoch']}: loss {row['loss']:.4f}  accuracy {row['accuracy']:.2f} %  "
-        f"ACR {row['acr_percent']:.2f} %  evaluations {row['evaluations']:.2f}  {row['seconds']:.0f} s"
-    )
-    return run.rows()[-1] if trainer.train(run, on_epoch=show) == "finished" else None
 
 
 def table(results: dict[tuple[str, int], dict[str, Any]]) -> str:
@@ -119,8 +95,6 @@ def main(
                 row = finish(folder, settings, data_root, f"{search}, seed {seed}")
             except AcertZooError as error:
                 raise click.ClickException(str(error)) from error
-            if row is None:
-                raise click.ClickException("interrupted; the same command goes on")
             results[search, seed] = row
     if results:
         click.echo("\n" + table(results))

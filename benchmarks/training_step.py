@@ -48,7 +48,7 @@ def small_root(folder: Path, recipe: Recipe, n: int) -> str:
     (folder / recipe.dataset).mkdir()
     for name, values in (("images", images), ("labels", labels)):
         array = np.zeros((total, *values.shape[1:]), values.dtype)
-        array[mine] = values[:n]
+        array[mine] = values[np.arange(n) % len(values)]
         np.save(folder / recipe.dataset / f"train_{name}.npy", array)
     return str(folder)
 

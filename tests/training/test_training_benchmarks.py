@@ -57,6 +57,34 @@ def test_radius_search_quality(load, tmp_path: Path) -> None:
     assert "other settings" in refused.output
 
 
+def test_methods(load, tmp_path: Path) -> None:
+    recipe, runs, out = write_recipe(tmp_path / "tiny.toml"), tmp_path / "runs", tmp_path / "out.json"
+    module = load("methods")
+    arguments = ["--recipe", recipe, "--model", "", "--method", "ibp", "--method", "mtl-ibp", "--epochs", 1]
+    arguments += ["--eps", 0.1, "--images", 3, "--budget", 1, "--out", runs]
+    arguments += ["--set", "precision=float32", "--set", "compile=false"]
+    assert len(run(module, *arguments, "--dry").splitlines()) == 8
+    assert not runs.exists()
+    text = run(module, *arguments, "--json", out)
+    plan = json.loads((runs / "plan.json").read_text())
+    assert set(plan["epochs"]) == set(plan["step_ms"]) == set(module.METHODS)
+    assert plan["epochs"]["acert"] == 1
+    assert all(epochs >= 1 for epochs in plan["epochs"].values())
+    rows = json.loads(out.read_text())["results"]
+    assert [(row["method"], row["epochs"]) for row in rows] == [
+        (method, plan["epochs"][method]) for method in ("ibp", "mtl-ibp") for _ in range(4)
+    ]
+    assert all(0 <= row["ibp"] <= row["accuracy"] <= 100 for row in rows)
+    assert run(module, *arguments).strip() == text[text.index("| method") :].strip()  # all of it was there
+
+
+def test_front_of_methods(load) -> None:
+    module = load("methods")
+    best, beaten = {"accuracy": 60.0, "ibp": 0.0, "decided": 50.0}, {"accuracy": 59.0, "ibp": 50.0, "decided": 40.0}
+    other = {"accuracy": 50.0, "ibp": 51.0, "decided": 20.0}
+    assert [module.on_front(row, [best, beaten, other]) for row in (best, beaten, other)] == [True, False, True]
+
+
 def test_step_precision(load, tmp_path: Path) -> None:
     recipe, module = write_recipe(tmp_path / "tiny.toml"), load("step_precision")
     assert [row[2][0] for row in module.ROWS] == ["precision=float32"] * 2 + ["precision=bfloat16"] * 3
