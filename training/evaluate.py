@@ -27,9 +27,12 @@ from acert_zoo.errors import AcertZooError, InvalidInputError
 from acert_zoo.exact_numbers import decimal_down
 from training.compute import distributed
 from training.compute.environment import versions
+from training.report import cards
 from training.results.evaluation import Evaluation, differences
+from training.results.seeds import store_seed
 from training.results.subject import run_subject, zoo_subject
 from training.results.zoo_folder import ZooFolder, dump_json, write_atomic
+from training.run.deployment import read_run
 
 CHUNK = 500
 
@@ -171,6 +174,9 @@ def one_per_dataset() -> list[str]:
     "--check", is_flag=True, help="Compare with the stored evaluation, radius by radius; exit 1 on a difference."
 )
 @click.option("--store", is_flag=True, help="Put the result into the registry, the stored evaluation and the card.")
+@click.option(
+    "--as-seed-of", metavar="NAME", help="With --run: keep the figures beside those of NAME, as another seed."
+)
 @click.option("--decide", "decide_eps", metavar="EPS", help="Decide at EPS instead (training/results/decide.py).")
 @click.option("--budget", type=float, default=60.0, show_default=True, help="With --decide: seconds an image.")
 @click.option("--verdicts", type=click.Path(file_okay=False, path_type=Path), help="With --decide: folder of verdicts.")
@@ -189,6 +195,7 @@ def main(
     rounding: str,
     check: bool,
     store: bool,
+    as_seed_of: str | None,
     decide_eps: str | None,
     budget: float,
     verdicts: Path | None,
@@ -205,6 +212,8 @@ def main(
         raise click.UsageError("name either --model NAME or --run RUN")
     if (check or store) and model_name is None:
         raise click.UsageError("--check and --store are for a registered model: name it with --model")
+    if as_seed_of and (run is None or limit is not None):
+        raise click.UsageError("--as-seed-of is for the whole test set and a run: name it with --run")
     if check and store:
         raise click.UsageError("--check compares with the stored evaluation, --store replaces it: give one of them")
     if decide_eps is not None:
@@ -245,6 +254,9 @@ def main(
         zoo = ZooFolder(root) if root else ZooFolder()
         if store:
             put_into_zoo(zoo, evaluation)
+        if as_seed_of and run is not None:
+            store_seed(zoo, as_seed_of, read_run(run)[0].to_dict(), evaluation)
+            cards.render_all(zoo)
         if check and subject.version is not None:
             found = differences(
                 evaluation, zoo.evaluation(subject.name, subject.version), zoo.radii(subject.name, subject.version)

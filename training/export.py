@@ -54,13 +54,15 @@ def epochs_done(recipe: Recipe, state: Mapping[str, Any]) -> int:
 
 
 def provenance(run: Path, recipe: Recipe, state: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of how the run was made: seconds, epochs, threads, versions, git commit."""
+    """What is known of how the run was made: wall and processor seconds, epochs, threads, versions, git commit."""
     known: dict[str, Any] = {}
     if (run / "environment.json").is_file():
         known = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    spent = {key: round(float(state[key]), 1) for key in ("seconds", "processor_seconds") if state.get(key)}
     return {
-        "seconds": round(float(state.get("seconds", 0.0)), 1),
+        **spent,
         "epochs": min(recipe.epochs, epochs_done(recipe, state)),
+        "steps_per_epoch": len(state["scales"]) // recipe.batch_size,
         **{
             key: known[key]
             for key in ("device", "threads", "processes", "versions", "commit")

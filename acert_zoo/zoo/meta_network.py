@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from acert_zoo.errors import InvalidInputError, UnknownNameError
 from acert_zoo.network import architectures
@@ -21,6 +22,14 @@ def network_without_weights(info: ModelInfo, error: type[Exception]) -> nn.Modul
         raise
     except (InvalidInputError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as cause:
         raise error(f"{info.name}: the architecture cannot be built: {cause}") from cause
+
+
+def multiply_adds(info: ModelInfo) -> int:
+    """Multiplications (each with its addition) of convolutions and linear layers for one image, counted by torch."""
+    model = network_without_weights(info, InvalidInputError).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, *info.arch_kwargs["input_shape"], device="meta"))
+    return int(counter.get_total_flops()) // 2
 
 
 def check_tensors(wanted: nn.Module, tensors: Mapping[str, Tensor], source: str, error: type[Exception]) -> None:

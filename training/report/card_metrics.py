@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
 from huggingface_hub import EvalResult, ModelCardData
 
 from acert_zoo.data.registration import dataset_info
-from acert_zoo.exact_numbers import decimal_down, parse_eps
+from acert_zoo.exact_numbers import decimal_down, down, parse_eps
 from acert_zoo.zoo.model_info import Metric, ModelInfo
 
 
@@ -28,12 +32,64 @@ def metric_label(metric: Metric) -> str:
     }[metric.metric]
 
 
-def results_table(info: ModelInfo) -> str:
-    rows = ["| | value | test images | bound | rounding |", "|---|---:|---:|---|---|"]
-    for m in info.metrics:
+def results_table(info: ModelInfo, attacked: Mapping[str, Any] | None = None) -> str:
+    """Accuracy, certified accuracies, what an attack left of them (of `training/attack.py`), then the ACR."""
+    rows = ["| | value | test images | by | rounding |", "|---|---:|---:|---|---|"]
+    ordered = sorted(info.metrics, key=lambda m: m.metric.startswith("acr"))
+    for m in ordered:
         value = decimal_down(m.value, 6 if m.unit == "pixel" else 2)
         bound = m.method.upper() if m.method else "-"
         rows.append(f"| {metric_label(m)} | {value} | {m.n:,} | {bound} | {m.rounding or '-'} |")
+    first_acr = 2 + sum(not m.metric.startswith("acr") for m in ordered)
+    rows[first_acr:first_acr] = attacked_rows(info, attacked)
+    return "\n".join(rows)
+
+
+def attacked_rows(info: ModelInfo, attacked: Mapping[str, Any] | None) -> list[str]:
+    """No row where the model was not attacked, or other weights were."""
+    if not attacked or attacked["weights_sha256"] != info.sha256:
+        return []
+    how = attacked["attack"]
+    by = f"{how['method'].upper()}, {how['steps']} steps, {how['restarts']} starts"
+    return [
+        f"| accuracy under attack at {entry['eps']}, % | {entry['value']:.2f} | {attacked['n']:,} | {by} | - |"
+        for entry in attacked["attacked_accuracy"]
+        if entry["eps"] in dataset_info(str(info.dataset)).reported_eps
+    ]
+
+
+def class_table(info: ModelInfo, classes: Sequence[Mapping[str, Any]]) -> str:
+    """Natural and certified accuracy of each class that has images; of more than 20, the five best and five worst."""
+    classes = [c for c in classes if c["n"]]
+    if len(classes) > 20:
+        ranked = sorted(classes, key=lambda c: c["correct"] / c["n"], reverse=True)
+        classes = [*ranked[:5], *ranked[-5:]]
+    eps = list(classes[0]["certified"])
+    rows = [
+        "| class | test images | natural accuracy, % | " + " | ".join(f"certified at {e}, %" for e in eps) + " |",
+        "|---|---:|---:" + "|---:" * len(eps) + "|",
+    ]
+    names = dataset_info(str(info.dataset)).classes
+    for entry in classes:
+        counts = [entry["correct"], *(entry["certified"][e] for e in eps)]
+        shares = " | ".join(down(Fraction(100 * count, entry["n"]), 2) for count in counts)
+        rows.append(f"| {names[entry['class']] if names else entry['class']} | {entry['n']:,} | {shares} |")
+    return "\n".join(rows)
+
+
+def seeds_table(info: ModelInfo, others: Sequence[Mapping[str, Any]]) -> str:
+    """This model beside the same recipe trained with other seeds (`training/evaluate.py --as-seed-of`)."""
+    eps = [str(m.eps) for m in certified(info)]
+    rows = [
+        "| seed | natural accuracy, % | " + " | ".join(f"certified at {e}, %" for e in eps) + " | ACR, % |",
+        "|---:|---:" + "|---:" * len(eps) + "|---:|",
+    ]
+    mine = [percent(m) for m in (info.metric("accuracy"), *certified(info), info.metric("acr_percent"))]
+    rows.append(f"| {info.recipe.get('seed', '-')} (this model) | " + " | ".join(mine) + " |")
+    for other in others:
+        values = {(m["metric"], m["eps"]): m["value"] for m in other["metrics"]}
+        keys = [("accuracy", None), *(("certified_accuracy", e) for e in eps), ("acr_percent", info.eps_max)]
+        rows.append(f"| {other['seed']} | " + " | ".join(decimal_down(values[key], 2) for key in keys) + " |")
     return "\n".join(rows)
 
 

@@ -13,9 +13,17 @@ from huggingface_hub import ModelCard
 
 from acert_zoo._version import SOURCE
 from acert_zoo.data.registration import dataset_info
+from acert_zoo.zoo.meta_network import multiply_adds
 from acert_zoo.zoo.model_info import ModelInfo
-from training.report.card_facts import CASCADE_ROUNDING_TEXT, DECIDED_TEXT, METHOD_TEXT, PAPER_BIBTEX, ROUNDING_TEXT
-from training.report.card_metrics import certified, metadata, percent, results_table
+from training.report.card_facts import (
+    CASCADE_ROUNDING_TEXT,
+    DECIDED_TEXT,
+    METHOD_TEXT,
+    PAPER_BIBTEX,
+    ROUNDING_TEXT,
+    SEEDS_TEXT,
+)
+from training.report.card_metrics import certified, class_table, metadata, percent, results_table, seeds_table
 from training.report.card_training import cost, recipe_toml, recipe_use, smallest_radius, training_data
 from training.report.tradeoff import picture
 from training.results.decided_table import decided_table
@@ -76,6 +84,8 @@ def render(
     repo_id: str | None = None,
     cascade: Mapping[str, Any] | None = None,
     decided: Sequence[Mapping[str, Any]] = (),
+    attacked: Mapping[str, Any] | None = None,
+    seeds: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The whole card of one model.
 
@@ -86,6 +96,8 @@ def render(
         repo_id: Hub repository that the card describes.
         cascade: the cascade file's document (members, gates).
         decided: entries of `training/results/decide.py`, one for each eps.
+        attacked: the stored document of `training/attack.py`.
+        seeds: entries of `training/results/seeds.py`, one for each other seed.
     """
     name, dataset = info.name, str(info.dataset)
     facts = dataset_info(dataset)
@@ -93,10 +105,10 @@ def render(
     accuracy, acr = info.metric("accuracy"), info.metric("acr_percent")
     best = certified(info)
     headline = f"{percent(accuracy)} % natural accuracy"
-    if acr is not None:
-        headline += f", ACR {percent(acr)} % of {acr.eps}"
     if best:
         headline += ", certified accuracy " + " and ".join(f"{percent(m)} % at {m.eps}" for m in best)
+    if acr is not None:
+        headline += f", ACR {percent(acr)} % of {acr.eps}"
     kappa = "" if info.kappa is None else f", kappa {info.kappa:g}"
     what = f"{METHOD_TEXT.get(str(info.method), str(info.method))}{kappa}"
     what = (
@@ -105,6 +117,8 @@ def render(
         else f"Trained with {what}"
     )
     size = f", {info.parameters:,} parameters" if info.parameters else ""
+    if info.kind == "model" and info.arch_kwargs:
+        size += f", {multiply_adds(info):,} multiply-adds an image"
     load = f"hf-hub:{repo_id}" if repo_id else name
     eps = best[0].eps if best else info.eps_max
     opening = f"""An image classifier for {pretty} whose l-inf robustness is proved image by image: {headline}
@@ -130,7 +144,7 @@ or `acert-zoo certify --model {load}` on the command line.
 {cascade_section(cascade["members"], cascade["gates"]) if cascade else ""}
 ## Results
 
-{results_table(info)}
+{results_table(info, attacked)}
 {test_set_note(evaluation)}
 All numbers are rounded down. An image counts as certified at eps where it is classified correctly and no image within
 l-inf distance eps of it (in pixel units, inside [0, 1]) is classified otherwise: proved, not attacked. Misclassified
@@ -138,6 +152,12 @@ images have radius 0 in the ACR.
 """
     if decided:
         body += f"\n## Between proof and attack\n\n{decided_table(decided)}\n\n{paragraph(DECIDED_TEXT)}\n"
+    if seeds:
+        body += f"\n## Another seed\n\n{paragraph(SEEDS_TEXT)}\n\n{seeds_table(info, seeds)}\n"
+    if classes := (evaluation or {}).get("classes"):
+        table = class_table(info, classes)
+        which = " (the five best and the five worst)" if len(classes) > 20 else ""
+        body += f"\n<details><summary>Each class{which}</summary>\n\n{table}\n\n</details>\n"
     if figure:
         body += "\n" + picture(figure, f"Accuracy against average certified radius, {name} marked", figure_form) + "\n"
     body += f"""

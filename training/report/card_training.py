@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,14 @@ def cost(info: ModelInfo) -> str:
         on = f" on {threads * processes} thread{'s' if threads * processes != 1 else ''} of a CPU"
     else:
         on = " on a CPU"
-    epochs = f", {training['epochs']} epochs" if training.get("epochs") else ""
+    epochs = ""
+    if training.get("epochs"):
+        steps = f" of {training['steps_per_epoch']:,} steps" if training.get("steps_per_epoch") else ""
+        epochs = f", {training['epochs']} epochs{steps}"
+    busy = training.get("processor_seconds")
+    if busy and device == "cpu":  # below what its threads could have used: other work had the cores meanwhile
+        most = training["seconds"] * (threads or 1)
+        epochs += f", {min(100, math.floor(100 * busy / most))} % of that time on a core"
     start = info.recipe.get("init_from")
     base = f", beginning with the weights of `{Path(start).name}` (whose own cost comes on top)" if start else ""
     return f"{duration(training['seconds'])}{on}{epochs}{base}."

@@ -19,13 +19,13 @@ from training.report import card_text, tradeoff
 from training.report.card_facts import SHORT_METHOD
 from training.report.card_metrics import certified, percent
 from training.results.decided_table import decided_overview, read_decided
+from training.results.seeds import read_seeds
 from training.results.zoo_folder import ZooFolder, write_atomic
 
 FIGURE_FOLDER = "figures"
 
 
-def _evaluation(zoo: ZooFolder, info: ModelInfo) -> dict[str, Any] | None:
-    path = zoo.evaluation(info.name, info.version)
+def _document(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
@@ -56,13 +56,15 @@ def card(
     """The card of `info`; `figure` is the prefix of its figure's files relative to the card."""
     return card_text.render(
         info,
-        evaluation=_evaluation(zoo, info),
+        evaluation=_document(zoo.evaluation(info.name, info.version)),
         versions=versions,
         figure=figure,
         figure_form=figure_form,
         repo_id=repo_id,
         cascade=_cascade(zoo, info),
         decided=read_decided(zoo.decided(info.name, info.version), info.sha256),
+        attacked=_document(zoo.attack(info.name, info.version)),
+        seeds=read_seeds(zoo.seeds(info.name, info.version), info.sha256),
     )
 
 

@@ -55,6 +55,10 @@ class ZooFolder:
         """How many test images are proved robust, refuted or undecided (training/results/decide.py)."""
         return self.root / "evaluations" / f"{name}.v{version}.decided.json"
 
+    def seeds(self, name: str, version: int) -> Path:
+        """Figures of the same recipe with other seeds (training/results/seeds.py)."""
+        return self.root / "evaluations" / f"{name}.v{version}.seeds.json"
+
     def attack(self, name: str, version: int) -> Path:
         """How test images were attacked, and the accuracy that was left."""
         return self.root / "evaluations" / f"{name}.v{version}.attack.json"

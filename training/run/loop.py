@@ -97,6 +97,7 @@ class Trainer:
         self.scheduler = schedules.learning_rate_schedule(self.optimizer, recipe.optimizer, self.total_steps)
         self.step_loss = distributed.parallel(StepLoss(self.model, recipe))
         self.step, self.seconds, self.learning_rate = 0, 0.0, recipe.optimizer.lr
+        self.processor_seconds = 0.0  # of this process and its threads: less than wall time where others had the cores
         self.scales = torch.full((len(self.batches),), torch.nan, device=self.device)  # of the radius search
         self._new_scales = torch.full_like(self.scales, torch.nan)  # this rank's since the last merge
         self._sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.device)
@@ -190,6 +191,7 @@ class Trainer:
             "step": self.step,
             "sums": dict(zip(METRICS, sums.tolist(), strict=True)),
             "seconds": self.seconds,
+            "processor_seconds": self.processor_seconds,
             "recipe": json.dumps(self.recipe.to_dict()),
         }
         return state | ({"ema": self.average.model.state_dict()} if self.average else {})
@@ -206,6 +208,7 @@ class Trainer:
             raise RunError(f"the run has {len(scales)} training images, the data set here {len(self.scales)}")
         self.scales = scales.to(self.device)
         self.step, self.seconds = state["step"], state["seconds"]
+        self.processor_seconds = state["processor_seconds"]
         sums = [state["sums"][key] for key in METRICS]
         self._sums = torch.tensor(sums, dtype=torch.float64, device=self.device)
 
@@ -259,6 +262,7 @@ class Trainer:
             RunError: a loss that is not finite, or a state that cannot be written; the last good state is kept.
         """
         began = saved = last = time.monotonic()
+        busy_before = self.processor_seconds - time.process_time()
         writer = distributed.rank() == 0
         every = 1 if self.device.type == "cpu" and distributed.world_size() == 1 else CHECK_EVERY
         with StopSignals() as signals:
@@ -285,6 +289,7 @@ class Trainer:
                         folder.log(row)
                         on_epoch(row)
                 if at_end or interrupted or over or due:
+                    self.processor_seconds = busy_before + time.process_time()
                     state = self.state()
                     if writer:
                         folder.save(state)

@@ -14,6 +14,7 @@ from acert_zoo.zoo.model_info import Metric, ModelInfo
 from tests.support.zoo import empty_zoo
 from training.recipes.recipe import Recipe
 from training.report import card_text, cards
+from training.report.card_metrics import class_table, results_table
 from training.results.zoo_folder import ZooFolder
 
 
@@ -69,6 +70,45 @@ def test_figures_are_rounded_down_and_carry_n_method_and_rounding(card: str) -> 
     assert "| certified accuracy at 2/255, % | 40.99 | 10,000 | IBP | real-sound |" in card
     assert "| certified accuracy at 8/255, % | 14.20 | 10,000 | IBP | real-sound |" in card
     assert "41.00" not in card
+
+
+def test_certified_accuracy_and_attacks_stand_before_the_acr() -> None:
+    attack = {"method": "pgd", "steps": 20, "restarts": 2}
+    left = [{"eps": "2/255", "value": 43.6}, {"eps": "13.2/255", "value": 1.0}]
+    stored = {"weights_sha256": INFO.sha256, "n": 500, "attack": attack, "attacked_accuracy": left}
+    labels = re.findall(r"^\| ([^|]*%[^|]*|average[^|]*) \|", results_table(INFO, stored), re.MULTILINE)
+    assert [label.split(" ")[0] for label in labels] == [
+        "natural",
+        "certified",
+        "certified",
+        "accuracy",
+        "average",
+        "ACR,",
+    ]
+    table = results_table(INFO, stored)
+    assert "| accuracy under attack at 2/255, % | 43.60 | 500 | PGD, 20 steps, 2 starts | - |" in table
+    assert "13.2/255" not in table  # not a reported radius
+    assert "under attack" not in results_table(INFO, {**stored, "weights_sha256": "cd" * 32})
+
+
+def test_classes_are_shown_and_of_many_the_best_and_the_worst() -> None:
+    def entry(k: int, correct: int) -> dict:
+        return {"class": k, "n": 8, "correct": correct, "certified": {"2/255": 1}}
+
+    lines = class_table(INFO, [entry(k, k % 8) for k in range(10)]).splitlines()
+    assert len(lines) == 12
+    assert lines[2] == "| airplane | 8 | 0.00 | 12.50 |"
+    assert lines[5] == "| cat | 8 | 37.50 | 12.50 |"
+    many = replace(INFO, dataset="tinyimagenet")
+    lines = class_table(many, [entry(k, k % 9) for k in range(200)]).splitlines()
+    assert [line.split("|")[3].strip() for line in lines[2:]] == ["100.00"] * 5 + ["0.00"] * 5
+
+
+def test_share_of_a_core_and_steps() -> None:
+    spent = {"seconds": 1000.0, "processor_seconds": 1499.0, "epochs": 2, "threads": 2, "steps_per_epoch": 1234}
+    assert "2 epochs of 1,234 steps, 74 % of that time on a core" in " ".join(
+        card_text.render(replace(INFO, training=spent)).split()
+    )
 
 
 def test_metadata_pass_huggingface_hubs_validation(card: str) -> None:
