@@ -93,7 +93,7 @@ class RigorousCrown:
         behind = {0: False}  # whether a ReLU lies between the input and a value
         for index, step in enumerate(steps, 1):
             behind[index] = isinstance(step, ReLU) or any(behind[i] for i in step.inputs)
-        self._refined = {step.inputs[0] for step in steps if isinstance(step, ReLU) and behind[step.inputs[0]]}
+        self.refined = {step.inputs[0] for step in steps if isinstance(step, ReLU) and behind[step.inputs[0]]}
 
     @torch.no_grad()
     def margins(
@@ -136,13 +136,13 @@ class RigorousCrown:
     @torch.no_grad()
     def boxes(self, image: Tensor, eps: Tensor | float, deadline: float = math.inf) -> list[Interval]:
         """Rigorous boxes of all values but the logits, of one image [1, C, H, W]."""
-        tighten = functools.partial(self._tighten, deadline=deadline)
+        tighten = functools.partial(self.tighten, deadline=deadline)
         return self.rigorous.intervals(image, eps, tighten if self.refine else None)
 
     @torch.no_grad()
     def boxes_over(self, box: Interval, *, refine: bool = True, deadline: float = math.inf) -> list[Interval]:
         """Rigorous boxes of all values but the logits, over any input boxes [N, *input], float64."""
-        return self.rigorous.boxes(box, functools.partial(self._tighten, deadline=deadline) if refine else None)
+        return self.rigorous.boxes(box, functools.partial(self.tighten, deadline=deadline) if refine else None)
 
     @torch.enable_grad()
     def best_slopes(self, boxes: list[Interval], label: int, deadline: float = math.inf) -> dict[int, Tensor]:
@@ -160,7 +160,7 @@ class RigorousCrown:
         optimizer = torch.optim.Adam(slopes.values(), lr=0.1)
         for iteration in range(self.iterations + 1):
             _check_time(deadline)
-            bounds = self._pull(claim, head.inputs[0], boxes, slopes)
+            bounds = self.pull(claim, head.inputs[0], boxes, slopes)
             better = bounds.detach() > best_bounds
             best_bounds[better] = bounds.detach()[better]
             for k, s in slopes.items():
@@ -177,16 +177,16 @@ class RigorousCrown:
     def _margin(self, boxes: list[Interval], label: int, slopes: Mapping[int, Tensor]) -> float:
         head, hidden = self.network.head, boxes[self.network.head.inputs[0]]
         others = [t for t in range(self.network.num_classes) if t != label]
-        bounds = self._pull(crown_rules.rows(head, label, others, hidden), head.inputs[0], boxes, slopes)
+        bounds = self.pull(crown_rules.rows(head, label, others, hidden), head.inputs[0], boxes, slopes)
         alive = torch.ones(1, dtype=torch.bool)
         direct = self.rigorous.head.lower(hidden, torch.tensor([label]), alive)[0, others]
         bounds = torch.where(bounds.isfinite(), bounds, -math.inf)
         direct = torch.where(direct.isfinite() & alive, direct, -math.inf)
         return torch.maximum(bounds, direct).min().item()
 
-    def _tighten(self, index: int, values: list[Interval], box: Interval, *, deadline: float = math.inf) -> Interval:
+    def tighten(self, index: int, values: list[Interval], box: Interval, *, deadline: float = math.inf) -> Interval:
         """The box of value `index`, tightened where a ReLU will read it and its sign is open."""
-        if index not in self._refined:
+        if index not in self.refined:
             return box
         shape = box.lower.shape[1:]
         count = len(box.lower)
@@ -209,7 +209,7 @@ class RigorousCrown:
                     a[torch.arange(len(part)), neuron] = sign
                     claim = Claim(a.view(-1, *shape), torch.zeros(len(part), dtype=torch.float64))
                     own = boxes if count == 1 else [Interval(b.lower[which], b.upper[which]) for b in boxes]
-                    bound = self._pull(claim, index, own, {})
+                    bound = self.pull(claim, index, own, {})
                 bound = torch.where(bound.isfinite(), bound, -math.inf)
                 if sign > 0:
                     lower[which, neuron] = torch.maximum(lower[which, neuron], bound)
@@ -232,7 +232,7 @@ class RigorousCrown:
             beta = crown_rules.concretise(Claim(a, beta), boxes[0])
         return torch.where(beta.isfinite(), beta, -math.inf), a
 
-    def _pull(self, claim: Claim, index: int, boxes: list[Interval], slopes: Mapping[int, Tensor]) -> Tensor:
+    def pull(self, claim: Claim, index: int, boxes: list[Interval], slopes: Mapping[int, Tensor]) -> Tensor:
         """beta [S] after the claim about value `index` has been carried back to the input and concretised."""
         a, beta = self._carry(claim, index, boxes, slopes)
         return beta if a is None else crown_rules.concretise(Claim(a, beta), boxes[0])

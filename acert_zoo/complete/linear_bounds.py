@@ -2,9 +2,9 @@
 
 CROWN (Zhang et al. 2018, arXiv 1811.00866) with free lower slopes (alpha-CROWN, Xu et al. 2021, arXiv 2011.13824) and
 with multipliers of split constraints (beta-CROWN, Wang et al. 2021, arXiv 2103.06624). A row is a linear function of
-the logits; a backward pass turns it into a linear function of the input, whose minimum over the box is the bound. All
-rows share the boxes of the hidden values, so only *open* neurons, whose sign is not known, have a slope and a
-multiplier: they are the columns of a `Relaxation`, layer after layer, T in all.
+the logits, or of a hidden value; a backward pass turns it into a linear function of the input, whose minimum over the
+box is the bound. All rows share the boxes of the hidden values, so only *open* neurons, whose sign is not known, have a
+slope and a multiplier: they are the columns of a `Relaxation`, layer after layer, T in all.
 
 The gradient needs no autograd. The bound is a minimum of functions that are linear in slopes and multipliers; where the
 minimum is taken, the derivative by the slope of a neuron is (its coefficient, where positive) times z, and by the
@@ -83,13 +83,15 @@ class LinearBounds:
     Args:
         network: float32 (or float64, which is slower; the bounds are computed in its dtype).
         boxes: of every value but the logits, [1, *value] (any float dtype); see `LeafProver.boxes`.
+        value: the index of the value that rows are functions of; by default the logits. Boxes before it suffice.
 
     Attributes:
         columns: T. neurons: int64 [T], the number of each column's neuron, as in `split_tree.py`.
     """
 
-    def __init__(self, network: Network, boxes: Sequence[Interval]) -> None:
+    def __init__(self, network: Network, boxes: Sequence[Interval], value: int | None = None) -> None:
         self.network = network
+        self.value = len(network.steps) if value is None else value
         self.dtype = network.head.weight.dtype
         self.boxes = [Interval(b.lower.to(self.dtype), b.upper.to(self.dtype)) for b in boxes]
         self.center = [((b.lower + b.upper) / 2).flatten() for b in self.boxes]
@@ -97,7 +99,7 @@ class LinearBounds:
         self.layers: dict[int, OpenNeurons] = {}
         count = first = 0
         numbers = [torch.empty(0, dtype=torch.int64)]
-        for index, step in enumerate(network.steps):
+        for index, step in enumerate(network.steps[: self.value]):
             if isinstance(step, ReLU):
                 self.layers[index] = layer = _open_neurons(self.boxes[step.inputs[0]], count)
                 count = layer.columns.stop
@@ -120,8 +122,8 @@ class LinearBounds:
         return 4 * (4 * max(c.numel() for c in self.center) + 20 * self.columns)
 
     def minimum(self, rows: Tensor, const: Tensor, state: Relaxation, *, gradient: bool = True) -> Minimum:
-        """Bounds of <rows_s, value> + const_s, rows [S, K] over the logits."""
-        return _Pass(self, state)(len(self.network.steps), rows, const, gradient)
+        """Bounds of <rows_s, value> + const_s, rows [S, K] over the logits, or [S, *value]."""
+        return _Pass(self, state)(rows, const, gradient)
 
 
 def _open_neurons(box: Interval, first: int) -> OpenNeurons:
@@ -145,9 +147,7 @@ class _Pass:
         )
         self.split = bool((state.sign != 0).any())
 
-    def __call__(self, value: int, rows: Tensor, const: Tensor, gradient: bool) -> Minimum:
-        self.slope: dict[int, Tensor] = {}
-        self.shift: dict[int, Tensor] = {}
+    def __call__(self, rows: Tensor, const: Tensor, gradient: bool) -> Minimum:
         self.coefficients = rows.new_zeros(len(rows), self.bounds.columns) if gradient else rows.new_zeros(0)
         self.ends: dict[int, Tensor] = {}
         boxes, visited = self.bounds.boxes, []
@@ -167,7 +167,7 @@ class _Pass:
             bounds = bounds if constant is None else bounds + constant
             return parts
 
-        a = backward(self.bounds.network, value, rows, rule, lambda _, one, other: one + other)
+        a = backward(self.bounds.network, self.bounds.value, rows, rule, lambda _, one, other: one + other)
         if a is not None:
             bounds = bounds + self._concretise(0, a)
         z = self._forward(visited[::-1]) if gradient else rows.new_zeros(0)
@@ -210,7 +210,7 @@ class _Pass:
             step = self.bounds.network.steps[index - 1]
             inputs = [values[i] for i in step.inputs]
             if not isinstance(step, ReLU):
-                if index < len(self.bounds.network.steps):  # the logits themselves are not needed
+                if index < self.bounds.value:  # what the rows are about is not needed itself
                     values[index] = step(*inputs)
                 continue
             layer, flat = self.bounds.layers[index - 1], inputs[0].flatten(1)

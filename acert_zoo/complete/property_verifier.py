@@ -2,9 +2,9 @@
 
 For every case (a box) and every conjunction of A y <= b it is to be shown that no input of the box satisfies it: some
 row has A_i y > b_i, on the whole box or on each part of it. In order of cost: gradient descent for a counterexample;
-linear bounds on interval boxes; then, for few inputs, bisection of the box (`input_split.py`), else CROWN boxes, slopes
-of their own, and branch and bound over ReLU signs, all conjunctions at once. Every part that counts as done is proved
-in float64 with outward rounding, on a box that was rounded outward.
+linear bounds on interval boxes; then, for few inputs, bisection of the box (`input_split.py`), else CROWN boxes, boxes
+by slopes of their own (`hidden_boxes.py`), and branch and bound over ReLU signs, all conjunctions at once. Every part
+that counts as done is proved in float64 with outward rounding, on a box that was rounded outward.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from acert_zoo.bounds.ibp import Interval
 from acert_zoo.complete.branch_and_bound import BranchAndBound
 from acert_zoo.complete.conditions import Conditions, outer_box
 from acert_zoo.complete.counterexample import Counterexample, CounterexampleSearch
+from acert_zoo.complete.hidden_boxes import tight_boxes
 from acert_zoo.complete.input_split import split_inputs
 from acert_zoo.complete.leaf_proof import LeafProver
 from acert_zoo.complete.linear_bounds import LinearBounds
@@ -33,6 +34,7 @@ from acert_zoo.network.properties import Case, Property
 UNSAT, SAT, UNKNOWN, TIMEOUT = "unsat", "sat", "unknown", "timeout"
 FEW_INPUTS = 16  # up to here the box itself is bisected
 ATTACK_SHARE = 0.2  # of the time, at most
+BOX_SHARE = 0.1  # of the time that is left, at most, for slopes of hidden neurons
 CUSHION = 1e-5  # of the outputs' size, that a leaf must have to spare in float32
 ROOT = Schedule(100, decay=0.95)
 
@@ -129,6 +131,8 @@ class PropertyVerifier:
         boxes = self.prover.boxes(box, deadline=end)
         if self._by_default(boxes, conditions):
             return PropertyAnswer(UNSAT, parts=1)
+        now = time.perf_counter()
+        boxes = tight_boxes(self.prover.crown, self.network, box, until=now + BOX_SHARE * (end - now), deadline=end)
         bounds = LinearBounds(self.network, boxes)
         cushion = CUSHION * max(1e-3, float(self.network(bounds.boxes[0].lower).abs().max()))
         rows, const = conditions.rows.float(), conditions.const.float()

@@ -118,9 +118,7 @@ def test_the_rigorous_check_keeps_to_the_budget(network: Network, batch: tuple[T
     for method in ("crown", "alpha-crown"):
         with pytest.raises(TimeoutError):
             rigorous_check(network, method).margins(batch[0][:1], batch[1][:1], 0.05, deadline=0.0)
-    monkeypatch.setattr(
-        crown_radius.RigorousCrown, "_tighten", lambda *_, deadline: (_ for _ in ()).throw(TimeoutError)
-    )
+    monkeypatch.setattr(crown_radius.RigorousCrown, "tighten", lambda *_, deadline: (_ for _ in ()).throw(TimeoutError))
     result = certified_radius_lirpa(network, batch[0][:1], batch[1][:1], method="crown")
     assert result.radius.item() > 0
     assert (result.rounding, result.proofs) == (["float32"], 0)

@@ -55,7 +55,7 @@ def test_slopes_are_data_and_any_slopes_give_a_true_bound():
     box = crown.boxes(torch.full((1, 1, 1, 1), 0.25), 0.25)
     claim = crown_rules.rows(crown.network.head, 0, [1], box[3])
     for slopes, expected in (((1.0, 1.0), 0.125), ((1.0, 0.0), -0.125), ((0.5, 0.5), 0.125), ((7.0, -3.0), -0.125)):
-        got = crown._pull(claim, 3, box, {2: torch.tensor([slopes], dtype=F64)}).item()
+        got = crown.pull(claim, 3, box, {2: torch.tensor([slopes], dtype=F64)}).item()
         assert expected - 1e-9 < got <= expected
 
 
