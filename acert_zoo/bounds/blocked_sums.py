@@ -24,6 +24,7 @@ from acert_zoo.network.layers import Conv
 _FEW = 4  # images
 BLOCK = 144  # 16 channels of a 3x3 kernel
 _COLUMNS = 2**18  # numbers of an unfolded input that are multiplied at a time: 2 MiB, so that caches hold them
+_COLUMNS_ELSEWHERE = 2**26  # 512 MiB, on devices that are fast with large products
 
 
 Product = Callable[[Tensor], Tensor]
@@ -85,7 +86,8 @@ def _unfolded_product(step: Conv, weight: Tensor, bias: Tensor, width: int) -> P
 
     def apply(x: Tensor) -> Tensor:
         size = output_size(step, x)
-        count = max(1, _COLUMNS // (n * math.prod(size)))
+        columns = _COLUMNS if x.device.type == "cpu" else _COLUMNS_ELSEWHERE
+        count = max(1, columns // (n * math.prod(size)))
         if count >= len(x):
             return product(x, size)
         return torch.cat([product(part, size) for part in x.split(count)])

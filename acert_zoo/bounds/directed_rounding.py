@@ -17,12 +17,20 @@ _INF = torch.tensor(math.inf, dtype=torch.float64)
 
 def up(x: Tensor) -> Tensor:
     """The next float64 towards +inf, elementwise. Its gradient is that of x."""
-    return _Next.apply(x, _INF) if x.requires_grad else torch.nextafter(x, _INF)
+    return _next(x, _infinity(x))
 
 
 def down(x: Tensor) -> Tensor:
     """The next float64 towards -inf, elementwise. Its gradient is that of x."""
-    return _Next.apply(x, -_INF) if x.requires_grad else torch.nextafter(x, -_INF)
+    return _next(x, -_infinity(x))
+
+
+def _infinity(x: Tensor) -> Tensor:
+    return _INF if x.device.type == "cpu" else x.new_full((), math.inf)
+
+
+def _next(x: Tensor, towards: Tensor) -> Tensor:
+    return _Next.apply(x, towards) if x.requires_grad else torch.nextafter(x, towards)
 
 
 class _Next(torch.autograd.Function):

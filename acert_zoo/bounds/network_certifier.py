@@ -21,8 +21,8 @@ class NetworkCertifier:
     """Certifies a single network: IBP radii, and on request CROWN-family radii where those are larger.
 
     With an `agreement` the module that the network was read from is held against it at every image, and at points of
-    every certified box. `device` is where the float32 search runs, by default where the network is; predictions and
-    proofs stay where the network is.
+    every certified box. `device` is where the float32 search runs, by default where the network is, and the proofs of
+    interval bounds too where it may run them (`placed_proofs.py`); predictions stay where the network is.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class NetworkCertifier:
                 method=self.method,
                 budget=self.budget,
                 floor=radius[correct],
-                rigorous=self.search.rigorous is not None,
+                rigorous=self.search.proofs is not None,
             )
         radius, margin = radius.clone(), margin.clone()
         for k, i in enumerate(correct.tolist()):

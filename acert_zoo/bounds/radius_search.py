@@ -16,10 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from acert_zoo.bounds.box_changes import BoxChange
 from acert_zoo.bounds.ibp import class_margins
+from acert_zoo.bounds.placed_proofs import PlacedProofs
 from acert_zoo.bounds.proved_margins import prove
-from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.bounds.root_finding import SMALLEST, find_roots
 from acert_zoo.bounds.search_device import full_float32
 from acert_zoo.network.graph import Network
@@ -123,7 +122,8 @@ class RadiusSearch:
         rounding: "float32", "real-sound" or "float32-deployed".
         rtol: how far, relatively, the returned radius may lie below the largest provable one (below the first plateau
             within 1e-10 of 0, where R has one).
-        device: where the float32 search runs (`search_device.py`); by default where the network is.
+        device: where the float32 search runs (`search_device.py`), and the float64 proofs too where that device may run
+            them (`proof_device.py`), else on the CPU; by default where the network is.
 
     An image costs at most 98 interval propagations at rtol 1e-6, whatever the network: 37 of the float32 search and 37
     of the proof (`most_evaluations` of root_finding.py at rtol and at 3/4 of it), 23 of a pilot (at 0.01), and 1 where
@@ -145,10 +145,7 @@ class RadiusSearch:
         self.rounding, self.rtol = rounding, rtol
         self.device = device or network.head.weight.device
         self.network = network if device is None else network.map_tensors(lambda t: t.detach().to(self.device))
-        self.rigorous, self.change = None, None
-        if rounding.proved:
-            network = _on_cpu(network, rounding)
-            self.rigorous, self.change = RigorousNetwork(network, rounding), BoxChange.of(network, rounding)
+        self.proofs = PlacedProofs(network, rounding, self.device) if rounding.proved else None
 
     def __call__(self, images: Tensor, labels: Tensor, logits: Tensor) -> RadiusResult:
         """Radii of one batch: pixels [N, C, H, W], labels [N], float32 logits [N, K] of the deployed network."""
@@ -176,7 +173,8 @@ class RadiusSearch:
         smallest = at_zero.amin(1)
 
         def fast(index: Tensor, eps: Tensor) -> Tensor:
-            index, pieces = index.to(self.device), -(-len(index) // SEARCH_BATCH_SIZE)
+            size = SEARCH_BATCH_SIZE if self.device.type == "cpu" else DEFAULT_BATCH_SIZE
+            index, pieces = index.to(self.device), -(-len(index) // size)
             parts = zip(index.chunk(pieces), eps.to(self.device).chunk(pieces), strict=True)
             return torch.cat([class_margins(self.network, x[i], y[i], e) for i, e in parts]).double().cpu()
 
@@ -186,7 +184,7 @@ class RadiusSearch:
         usable = ((smallest > 0) & smallest.isfinite()).nonzero().squeeze(1)
         low, low_value, spent = torch.zeros_like(smallest), torch.zeros_like(smallest), 0
         if len(usable):
-            settle = None if self.rigorous is None else SETTLED
+            settle = None if self.proofs is None else SETTLED
             if len(usable) > 16:  # a few pilots give the others a good first guess
                 pilots = usable[:8]
                 first = find_roots(
@@ -209,7 +207,7 @@ class RadiusSearch:
             spent += roots.evaluations
             low[usable], low_value[usable] = roots.low, roots.low_value
             guess[usable], exponent[usable] = roots.point, roots.exponent
-        if self.rigorous is None:
+        if self.proofs is None:
             return low, low_value, spent, 0
         low, low_value, evaluations, proofs = self._prove(x.cpu(), y.cpu(), at_zero, guess, exponent)
         return low, low_value, spent + evaluations, proofs
@@ -218,29 +216,23 @@ class RadiusSearch:
         self, x: Tensor, y: Tensor, at_zero: Tensor, guess: Tensor, exponent: Tensor
     ) -> tuple[Tensor, Tensor, int, int]:
         """The search goes on with the rigorous bound as its function: every radius it returns has passed."""
-        assert self.rigorous is not None
+        assert self.proofs is not None
+        rigorous, change = self.proofs.of(x)
         at_zero, smallest = at_zero.clone(), at_zero.amin(1)
         low, low_value, spent, proofs = torch.zeros_like(smallest), torch.zeros_like(smallest), 0, 0
         unsure = (~((smallest > 0) & smallest.isfinite())).nonzero().squeeze(1)
         if len(unsure):
-            at_zero[unsure] = self.rigorous.class_margins(x[unsure], y[unsure], 0.0)
+            at_zero[unsure] = rigorous.class_margins(x[unsure], y[unsure], 0.0)
             smallest[unsure] = at_zero[unsure].amin(1)
             guess[unsure] = GUESS * smallest[unsure]
             spent, proofs = len(unsure), len(unsure)
         todo = ((smallest > 0) & smallest.isfinite()).nonzero().squeeze(1)
         if len(todo):
             low[todo], low_value[todo], evaluations, more = prove(
-                self.rigorous, self.change, x[todo], y[todo], at_zero[todo], guess[todo], exponent[todo], self.rtol
+                rigorous, change, x[todo], y[todo], at_zero[todo], guess[todo], exponent[todo], self.rtol
             )
             spent, proofs = spent + evaluations, proofs + more
         return low, low_value, spent, proofs
-
-
-def _on_cpu(network: Network, rounding: str) -> Network:
-    """The proof runs on the CPU wherever the search runs; what float32 kernels of other devices do is not claimed."""
-    if network.head.weight.device.type == "cpu" or rounding == RoundingLevel.FLOAT32_DEPLOYED:
-        return network
-    return network.map_tensors(lambda t: t.detach().cpu())
 
 
 @torch.no_grad()

@@ -183,7 +183,7 @@ class RealSound:
             return combine(*step.nonnegative(x))
         m, r = center_radius(x, step.terms)
         c, d = step.center(m), step.spread(r)
-        return combine(c, torch.add(per_channel(step.slack, c), d, alpha=1 + step.terms.dev, out=d))
+        return combine(c, torch.add(per_channel(step.slack.to(c.device), c), d, alpha=1 + step.terms.dev, out=d))
 
     def normalize(self, step: Normalize, x: Interval, alive: Tensor) -> Interval:
         return normalize_box(x, per_channel(step.mean, x.lower), per_channel(step.std, x.lower))
@@ -239,7 +239,8 @@ def _pooling_map(arithmetic: RealSound, step: AvgPool) -> AffineMap:
 def _batchnorm_map(arithmetic: RealSound, step: BatchNorm) -> AffineMap:
     """gamma / sqrt(var + epsilon) v + beta of a v that is centred already.
 
-    W = gamma / sqrt(var + epsilon) has up to three roundings of its own: K >= g(L + 7) is needed. It is 0 or at least
+    W = gamma / sqrt(var + epsilon) has up to four roundings of its own (vector libraries' roots are within one unit in
+    the last place, which is two of them): K >= g(L + 8) is needed. It is 0 or at least
     2^-149 / 2^64, so that tiny |W| >= 2^-1013, which is still above U = 3 * 2^-1021.
     """
     terms = arithmetic.terms(1, 1)

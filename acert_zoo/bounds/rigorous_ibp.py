@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from acert_zoo.bounds import preconditions
+from acert_zoo.bounds import preconditions, proof_device
 from acert_zoo.bounds.ibp import Interval, smallest_margin
 from acert_zoo.bounds.real_sound import input_box
 from acert_zoo.bounds.rigorous_rules import Use, level_of
@@ -25,6 +25,7 @@ Watch = Callable[[int, int, Interval], None]
 _CHUNK = 128  # images at a time: memory is bounded
 _CACHED = 2**21  # bytes of the largest value of the convolutional part: about what caches hold
 _FEWEST = 4  # images, all the same
+_CPU = torch.device("cpu")
 
 
 def refuse_unproved(margin: Tensor, alive: Tensor) -> Tensor:
@@ -40,6 +41,8 @@ class RigorousNetwork:
         rounding: "real-sound" (a statement about the real-valued network with the stored weights) or "float32-deployed"
             (about its float32 program too).
         constant: c >= 1 of the rule P_c; larger constants give slightly wider, nested bounds (cascades use 5 and 25).
+        device: where the proofs run; other devices than the CPU are asked first whether they may (`proof_device.py`).
+            Arguments and margins are on the CPU all the same.
 
     Attributes:
         head: the last layer, ready for its rule.
@@ -48,13 +51,21 @@ class RigorousNetwork:
         UnsoundSettingError, UnsupportedLayerError: the level cannot be claimed; see `preconditions.check_network`.
     """
 
-    def __init__(self, network: Network, rounding: str = RoundingLevel.REAL_SOUND, *, constant: float = 1.0) -> None:
+    def __init__(
+        self,
+        network: Network,
+        rounding: str = RoundingLevel.REAL_SOUND,
+        *,
+        constant: float = 1.0,
+        device: torch.device = _CPU,
+    ) -> None:
         preconditions.check_network(network, rounding)
         preconditions.check_backend(rounding)
+        proof_device.check_device(device)
         if not 1 <= constant <= 1024:
             raise InvalidInputError(f"constant {constant!r} must lie in [1, 1024]")
-        self.rounding, self.constant = rounding, float(constant)
-        self.network = network.to(torch.float64)
+        self.rounding, self.constant, self.device = rounding, float(constant), device
+        self.network = network.map_tensors(lambda t: t.detach().to(device, torch.float64))
         rules = level_of(rounding)
         arithmetic = rules.arithmetic(self.constant)
         self._rules = [rules.rules[step](arithmetic, step) for step in self.network.steps[:-1]]
@@ -81,7 +92,6 @@ class RigorousNetwork:
             InvalidInputError: wrong dtype or shape, pixels outside [0, 1], labels out of range, eps negative or NaN.
             UnsoundSettingError: see `preconditions.check_backend`.
         """
-        preconditions.check_backend(self.rounding)
         eps = self._check(images, labels, eps)
         sizes = range(0, len(images), _CHUNK)
         parts = [self._margins(images[i : i + _CHUNK], labels[i : i + _CHUNK], eps[i : i + _CHUNK]) for i in sizes]
@@ -94,7 +104,6 @@ class RigorousNetwork:
         Arguments and errors as for `margins`. `watch(first, index, x)` sees the intervals x at ReLU `index` of the
         images from `first` on, before they are overwritten.
         """
-        preconditions.check_backend(self.rounding)
         lower, alive = self._lower(images, labels, self._check(images, labels, eps), watch)
         return refuse_unproved(lower, alive.unsqueeze(1)).scatter_(1, labels.unsqueeze(1), math.inf)
 
@@ -109,15 +118,16 @@ class RigorousNetwork:
         `refine(index, earlier, box)` may return a tighter box of value `index` than `box`, if it can prove one from
         the boxes of the earlier values (`rigorous_crown.py`); later values then profit from it.
         """
-        preconditions.check_backend(self.rounding)
         labels = torch.zeros(len(images), dtype=torch.int64)
-        return self.boxes(input_box(images, self._check(images, labels, eps)), refine)
+        eps = self._check(images, labels, eps)
+        return self.boxes(input_box(images.to(self.device), eps.to(self.device)), refine)
 
     @torch.no_grad()
     def boxes(self, box: Interval, refine: Refine | None = None) -> list[Interval]:
         """As `intervals`, over any input box [N, *input], float64; level real-sound (no guard is looked at)."""
         kept: list[Interval] = []
-        self._propagate(box, torch.ones(len(box.lower), dtype=torch.bool), kept, refine)
+        with proof_device.plain_sums(self.device):
+            self._propagate(box, torch.ones(len(box.lower), dtype=torch.bool, device=self.device), kept, refine)
         return kept
 
     def _margins(self, images: Tensor, labels: Tensor, eps: Tensor) -> Tensor:
@@ -125,10 +135,12 @@ class RigorousNetwork:
         return refuse_unproved(smallest_margin(lower, labels), alive)
 
     def _lower(self, images: Tensor, labels: Tensor, eps: Tensor, watch: Watch | None = None) -> tuple[Tensor, Tensor]:
-        """(bounds [N, K] of f_y - f_t, alive [N]); the column of the label means nothing."""
-        alive = torch.ones(len(images), dtype=torch.bool)
-        hidden = self._hidden(images, eps, alive, watch)
-        return self.head.lower(hidden, labels, alive), alive
+        """(bounds [N, K] of f_y - f_t, alive [N]), on the CPU; the column of the label means nothing."""
+        images, labels, eps = (t.to(self.device) for t in (images, labels, eps))
+        alive = torch.ones(len(images), dtype=torch.bool, device=self.device)
+        with proof_device.plain_sums(self.device):
+            lower = self.head.lower(self._hidden(images, eps, alive, watch), labels, alive)
+        return lower.cpu(), alive.cpu()
 
     def _first_joint(self) -> int | None:
         """The input of the first linear layer, if that is not the head and no later step reads an earlier value."""
@@ -144,7 +156,7 @@ class RigorousNetwork:
 
         Convolutions move many activations and few weights, linear layers the reverse.
         """
-        if self._joint is None or len(images) <= _FEWEST:
+        if self._joint is None or len(images) <= _FEWEST or self.device.type != "cpu":
             return self._propagate(input_box(images, eps), alive, watch=watch)
         size = max(_FEWEST, _CACHED // (8 * self._widest(images)))
         parts = zip(images.split(size), eps.split(size), alive.split(size), strict=True)
@@ -192,6 +204,8 @@ class RigorousNetwork:
 
     def _check(self, images: Tensor, labels: Tensor, eps: Tensor | float) -> Tensor:
         """`eps` as float64 [N]; raises on anything for which the bounds would not mean what they say."""
+        preconditions.check_backend(self.rounding)
+        proof_device.check_settings(self.device)
         if images.dtype != torch.float32 or images.dim() < 2 or images.device.type != "cpu":
             raise InvalidInputError(
                 f"images must be float32 [N, C, H, W] on the CPU, got {images.dtype} {tuple(images.shape)} on "

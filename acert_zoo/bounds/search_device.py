@@ -1,7 +1,7 @@
-"""Where the float32 search runs: the CPU, or a GPU. Proofs run in float64 on the CPU wherever it does.
+"""Where the float32 search runs: the CPU, or a GPU. Where the float64 proofs do: `proof_device.py`.
 
-A search only finds the eps that is then proved, so nothing that a GPU computes is part of a certificate at `real-sound`
-or `float32-deployed`; what its kernels round, and in which order, costs evaluations and the last digits of a radius.
+A search only finds the eps that is then proved, so nothing that it computes is part of a certificate at `real-sound` or
+`float32-deployed`; what its kernels round, and in which order, costs evaluations and the last digits of a radius.
 """
 
 from __future__ import annotations

@@ -97,8 +97,8 @@ def certify(  # type: ignore[misc]  # the overloads' options are the arguments b
         ids: one distinct name per image; "0", "1", ... by default.
         input_shape: (C, H, W), where the model does not say it and `images` is empty.
         dataset, split: recorded with the result.
-        device: "cpu", or "cuda" for the float32 search of a single network; its proofs run in float64 on the CPU all
-            the same (docs/soundness.md).
+        device: "cpu", or "cuda" for the float32 search of a single network, and for its float64 proofs where that
+            device passes a probe of its arithmetic; else they run on the CPU (docs/soundness.md).
         eps, decide: with `decide=True` no radius is searched: each image is decided at `eps`, as by `acert_zoo.decide`,
             whose `Decisions` are returned.
 

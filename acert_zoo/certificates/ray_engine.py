@@ -60,7 +60,13 @@ class RayEngine:
 
     def run(self, job: ShardJob, shards: Iterable[tuple[int, range]]) -> Iterator[Outcome]:
         ray = self.ray
-        task = ray.remote(num_cpus=self.threads, max_retries=RETRIES)(_run_shard)
+        resources: dict[str, Any] = {"num_cpus": self.threads}
+        device = getattr(job, "device", "cpu")
+        if device != "cpu":  # Ray hides the GPUs from tasks that do not ask for one
+            if not ray.cluster_resources().get("GPU"):
+                raise InvalidInputError(f"Ray knows of no GPU for device {device!r}; leave the device out")
+            resources["num_gpus"] = 1
+        task = ray.remote(**resources, max_retries=RETRIES)(_run_shard)
         reference = ray.put(job)
         waiting: dict[Any, int] = {}
         remaining = iter(shards)

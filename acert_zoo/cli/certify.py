@@ -69,7 +69,12 @@ LEVELS = [level.value for level in SELECTABLE_LEVELS]
 @click.option("--budget", type=float, metavar="SECONDS", help="Seconds an image that slow methods may take.")
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images at a time.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: one a core]")
-@click.option("--device", default="cpu", show_default=True, help="Of the float32 search: cpu, cuda or cuda:N.")
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="Of the search, and of the proofs where it may: cpu, cuda or cuda:N.",
+)
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write certificates; continues a part.")
 @click.option(
     "--shard", metavar="K/N", help="Only part K of N, of whole batches: merged, the parts are what one run gives."
@@ -106,6 +111,7 @@ def certify(**options: Any) -> int:
     from acert_zoo.cli.report import Claim, Report
 
     torch.set_num_threads(options["threads"] or default_threads())
+    _say_where_proofs_run(options["device"])
     model = read_model(options["model"], options["onnx"], options["mean"], options["std"])
     if engine is not None:
         return certify_in_shards(model, options, eps_values, share)
@@ -144,6 +150,15 @@ def certify(**options: Any) -> int:
     else:
         report.print()
     return 0 if all(claim.holds(result) for claim in report.claims) else 1
+
+
+def _say_where_proofs_run(device: str) -> None:
+    from acert_zoo.bounds.proof_device import refused
+    from acert_zoo.bounds.search_device import search_device
+
+    reason = refused(search_device(device))
+    if reason is not None:
+        click.echo(f"Proofs run on the CPU: {reason}", err=True)
 
 
 def _attack(model: nn.Module, inputs: Inputs, result: Certificates) -> AttackReport:

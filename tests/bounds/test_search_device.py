@@ -44,9 +44,12 @@ def test_only_the_search_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     network = trace(small_model()).detach()
     search = RadiusSearch(network, device=torch.device("meta"))
     assert search.network.head.weight.is_meta
-    assert search.rigorous is not None
+    assert search.proofs is not None
     assert {
-        t.device.type for step in search.rigorous.network.steps for t in vars(step).values() if torch.is_tensor(t)
+        t.device.type
+        for step in search.proofs.rigorous.network.steps
+        for t in vars(step).values()
+        if torch.is_tensor(t)
     } == {"cpu"}
     certifier = NetworkCertifier(network, SHAPE, "ibp", "real-sound", None, device=torch.device("cpu"))
     honest = certifier(IMAGES, None)
@@ -57,7 +60,7 @@ def test_only_the_search_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("acert_zoo.bounds.radius_search.class_margins", nonsense)
     found = certifier(IMAGES, None)
     assert torch.equal(found.prediction, honest.prediction)
-    proved = certifier.search.rigorous.margins(IMAGES, found.label, found.radius)
+    proved = certifier.search.proofs.rigorous.margins(IMAGES, found.label, found.radius)
     assert bool((proved[found.radius > 0] > 0).all())
     torch.testing.assert_close(found.radius, honest.radius, rtol=1e-5, atol=0)
 

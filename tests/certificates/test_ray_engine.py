@@ -37,6 +37,7 @@ class FakeRay(ModuleType):
         self.begun = self.put_count = self.most_waiting = 0
         self.cancelled: list[Any] = []
         self.options: dict[str, Any] = {}
+        self.resources = {"CPU": 2.0}
 
     def is_initialized(self) -> bool:
         return self.begun > 0
@@ -48,7 +49,7 @@ class FakeRay(ModuleType):
         self.begun = 0
 
     def cluster_resources(self) -> dict[str, float]:
-        return {"CPU": 2.0}
+        return self.resources
 
     def put(self, value: Any) -> Reference:
         self.put_count += 1
@@ -76,6 +77,7 @@ class FakeRay(ModuleType):
 
 class Job:
     prepared = 0
+    device = "cpu"
 
     def prepare(self) -> Callable[[range], bytes]:
         self.prepared += 1
@@ -135,6 +137,16 @@ def test_only_a_session_that_was_begun_here_is_ended_here(ray: FakeRay) -> None:
     assert ray.begun == 1
     first.close()
     assert ray.begun == 0
+
+
+def test_a_shard_that_searches_on_a_gpu_asks_for_one(ray: FakeRay) -> None:
+    engine, job = RayEngine(), Job()
+    job.device = "cuda"
+    with pytest.raises(InvalidInputError, match="Ray knows of no GPU for device 'cuda'"):
+        next(engine.run(job, iter([(0, range(1))])))
+    ray.resources["GPU"] = 1.0
+    assert next(engine.run(job, iter([(0, range(1))]))).content == b"0-1"
+    assert ray.options == {"num_cpus": 1, "num_gpus": 1, "max_retries": 3}
 
 
 def test_refusals(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:

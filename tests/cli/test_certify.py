@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 from pathlib import Path
@@ -269,3 +270,14 @@ def test_one_image_costs_no_heavy_import(tmp_path: Path) -> None:
     process = [command()[0], "-c", code]
     done = subprocess.run(process, capture_output=True, text=True, env=environment(), check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_why_proofs_stay_on_the_cpu_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say = importlib.import_module("acert_zoo.cli.certify")._say_where_proofs_run
+    say("cpu")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("acert_zoo.bounds.search_device.search_device", lambda name: torch.device("meta"))
+    say("cuda")
+    assert capsys.readouterr().err.startswith("Proofs run on the CPU: float64 arithmetic of meta is not known here")
