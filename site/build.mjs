@@ -1,5 +1,5 @@
 // Bundles the gallery's scripts and styles: node build.mjs OUTPUT_FOLDER
-import { copyFile, mkdir } from "node:fs/promises";
+import { copyFile, mkdir, readFile, readdir, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { build } from "esbuild";
@@ -8,18 +8,17 @@ const here = import.meta.dirname;
 const out = process.argv[2];
 if (!out) throw new Error("usage: node build.mjs OUTPUT_FOLDER");
 
-await build({
+const { metafile } = await build({
   absWorkingDir: here,
   entryPoints: ["tradeoff", "model", "wall", "prove", "compare"].map((page) => `src/pages/${page}.js`).concat("src/style.css"),
   outdir: out,
   entryNames: "[name]",
-  chunkNames: "shared-[hash]",
   bundle: true,
-  splitting: true,
   minify: true,
-  format: "esm",
+  format: "iife", // pages opened from disk may run classic scripts, not modules
   target: "es2022",
-  legalComments: "linked",
+  legalComments: "none", // all licences are in LICENSES.txt
+  metafile: true,
   external: ["../ort/ort.mjs"], // fetched when a proof is asked for
 });
 
@@ -31,3 +30,14 @@ await copyFile(path.join(runtime, "ort.wasm.min.mjs"), path.join(out, "ort", "or
 for (const file of ["ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"]) {
   await copyFile(path.join(runtime, file), path.join(out, "ort", file));
 }
+
+// The licences of what is passed on here.
+const packages = new Set(Object.keys(metafile.inputs).flatMap((file) => /^node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(file)?.[1] ?? []));
+const texts = [...packages, "onnxruntime-web"].sort().map(async (name) => {
+  const folder = path.join(here, "node_modules", name);
+  const { version, license, repository } = JSON.parse(await readFile(path.join(folder, "package.json"), "utf8"));
+  const file = (await readdir(folder)).find((entry) => /^licen[cs]e/i.test(entry));
+  const text = file ? await readFile(path.join(folder, file), "utf8") : `Its text: ${repository.url}`;
+  return `${name} ${version}, ${license}\n\n${text.trim()}\n`;
+});
+await writeFile(path.join(out, "LICENSES.txt"), (await Promise.all(texts)).join("\n\n"));

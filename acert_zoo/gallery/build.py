@@ -67,6 +67,7 @@ def build_site(
     subjects = _subjects(checkout / "evaluations", names)
     tradeoff = tradeoff_document([(s.info, s.stored) for s in subjects])
     pages = Pages(tradeoff)  # before anything is written: it needs Jinja2
+    _remove_former(dest, {s.info.name for s in subjects})
     _write_json(dest / MARK, {"schema_version": 1, "package_version": __version__})
     if bundle is None:
         report("bundling scripts")
@@ -124,6 +125,15 @@ def _model_files(subject: Subject, dest: Path, report: Report) -> list[dict[str,
     export_onnx_bounds(model, bounds)
     shape = list(model.input_shape or ())
     return [{"name": info.name, "dataset": info.dataset, "input_shape": shape, "bytes": bounds.stat().st_size}]
+
+
+def _remove_former(dest: Path, names: set[str]) -> None:
+    """Removes scripts of an earlier build, and the files of models that this one does not show."""
+    shutil.rmtree(dest / "assets", ignore_errors=True)
+    for folder in ("models", "data/walls", "data/bounds", "data/certificates"):
+        for path in (dest / folder).glob("*"):
+            if path.name.lstrip(".").split(".")[0] not in names:
+                path.unlink()
 
 
 def _write(path: Path, content: bytes) -> None:

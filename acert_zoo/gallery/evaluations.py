@@ -12,6 +12,7 @@ import numpy as np
 from acert_zoo._json import parse_json
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact_numbers import parse_eps
+from acert_zoo.gallery.decided import Decided, read_decided
 from acert_zoo.zoo.model_info import ModelInfo
 
 
@@ -27,6 +28,7 @@ class StoredEvaluation:
         seconds: time the evaluation took, None where not recorded.
         attacked: float64 [m], distances of adversarial images of the first m test images, upper bounds of their true
             radii: 0 where misclassified, inf where none was found; None where no attack is stored.
+        decided: verdicts of complete verification, one entry for each eps.
     """
 
     radii: np.ndarray
@@ -35,6 +37,7 @@ class StoredEvaluation:
     inexact: int
     seconds: float | None
     attacked: np.ndarray | None = None
+    decided: tuple[Decided, ...] = ()
 
     def acr_percent(self, eps_max: str) -> float:
         """100 * mean(min(radius, eps_max)) / eps_max over the stored radii."""
@@ -66,6 +69,7 @@ def read_evaluation(folder: Path, info: ModelInfo) -> StoredEvaluation:
         inexact=len(document.get("test_inexact", ())),
         seconds=document.get("environment", {}).get("seconds"),
         attacked=_read_attack(folder, info, radii),
+        decided=read_decided(stem.with_name(f"{stem.name}.decided.json"), info.sha256, radii),
     )
 
 

@@ -11,13 +11,20 @@ from acert_zoo._version import __version__
 from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import MissingDependencyError
 from acert_zoo.exact_numbers import parse_eps
+from acert_zoo.gallery.decided import Decided
 from acert_zoo.gallery.eps_grid import REACH, eps_grid
 from acert_zoo.gallery.evaluations import StoredEvaluation, wilson_interval
 from acert_zoo.gallery.image_wall import sample_facts
-from acert_zoo.gallery.wording import METHOD_TITLES, TERMS
+from acert_zoo.gallery.wording import METHOD_TITLES, TERMS, VERIFIERS
 from acert_zoo.zoo.model_info import Metric, ModelInfo
 
 TEMPLATES = Path(__file__).with_name("templates")
+FIGURE_TERMS = {
+    "accuracy": "natural accuracy",
+    "acr": "certified radius",
+    "acr_percent": "ACR",
+    "certified_accuracy": "certified accuracy",
+}
 NAVIGATION = (
     ("index.html", "Trade-off"),
     ("wall.html", "Image wall"),
@@ -38,6 +45,8 @@ class Pages:
             loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
         self.environment.filters |= {"down": _down, "thousands": lambda n: f"{n:,}", "clock": _clock}
+        self.environment.filters["parts"] = lambda name: name.replace("_", "_ ").split(" ")
+        self.environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # methods keep the order of their legend
         self.environment.globals["unique"] = count().__next__
         self.environment.globals |= {
             "navigation": NAVIGATION,
@@ -50,10 +59,10 @@ class Pages:
         self.datasets = {d["name"]: d for d in tradeoff["datasets"]}
 
     def index(self) -> str:
-        return self._render("index.html", models=sum(len(d["models"]) for d in self.datasets.values()))
+        return self._render("index.html", tradeoff=self.tradeoff)
 
     def compare(self) -> str:
-        return self._render("compare.html")
+        return self._render("compare.html", tradeoff=self.tradeoff)
 
     def wall(self) -> str:
         """The image wall's page; its bars are full at 1.5 eps_max."""
@@ -89,10 +98,12 @@ class Pages:
             provable=provable,
             attacked=0 if stored.attacked is None else len(stored.attacked),
             figures=[_figure(m) for m in info.metrics],
+            decided=[(d, decided_shares(d)) for d in stored.decided],
             classes=self._classes(info, stored),
             title=dataset["title"],
             curve={"dataset": kept, "model": row},
             members=info.recipe.get("members", ()),
+            listed={m["name"] for m in dataset["models"]},
             gates=info.recipe.get("gates", ()),
         )
 
@@ -125,11 +136,34 @@ def _figure(m: Metric) -> dict[str, Any]:
         interval = f"{low:.1f} to {high:.1f} %"
     return {
         "title": titles.get(m.metric, f"{m.metric.replace('_', ' ')} at {m.eps}"),
+        "term": FIGURE_TERMS.get(m.metric),
         "value": f"{_down(m.value)} %" if m.unit == "%" else _down(m.value, 6),
         "interval": interval,
         "proof": ", ".join(filter(None, (m.method and m.method.upper(), m.rounding))),
         "n": m.n,
     }
+
+
+def decided_shares(d: Decided) -> list[dict[str, Any]]:
+    """The rows of a table of decided images: what was counted, how many, and the share with its interval.
+
+    Each verifier, from the cheapest on, adds to what those before it proved.
+    """
+    proved, rows = 0, [("right without any change", d.correct)]
+    for method, more in d.proved_by.items():
+        proved += more
+        start = "proved robust by" if len(rows) == 1 else "… or by"
+        rows.append((f"{start} {VERIFIERS.get(method, method)}", proved))
+    rows += [("not broken by any attack", d.unbroken), ("undecided", d.undecided)]
+    return [
+        {
+            "title": title,
+            "count": number,
+            "share": _down(Fraction(100 * number, d.n)),
+            "interval": "{:.1f} to {:.1f} %".format(*wilson_interval(number, d.n)),
+        }
+        for title, number in rows
+    ]
 
 
 def _down(value: float | Fraction, digits: int = 2) -> str:

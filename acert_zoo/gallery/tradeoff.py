@@ -9,6 +9,7 @@ from typing import Any
 
 from acert_zoo.data.registration import dataset_info
 from acert_zoo.exact_numbers import parse_eps
+from acert_zoo.gallery.decided import Decided
 from acert_zoo.gallery.eps_grid import EpsGrid, eps_grid
 from acert_zoo.gallery.evaluations import StoredEvaluation
 from acert_zoo.gallery.wording import METHOD_TITLES
@@ -77,6 +78,7 @@ def _row(info: ModelInfo, stored: StoredEvaluation, grid: EpsGrid, eps_max: str)
             if m.metric == "certified_accuracy" and m.eps is not None and not parse_eps(m.eps) % grid.step
         ],
         "attacked": _attacked(stored, grid),
+        "decided": [decided_point(d, grid) for d in stored.decided if not parse_eps(d.eps) % grid.step],
     }
 
 
@@ -87,6 +89,17 @@ def _attacked(stored: StoredEvaluation, grid: EpsGrid) -> dict[str, Any] | None:
         return None
     n = len(stored.attacked)
     return {"n": n, "unbroken": grid.unbroken(stored.attacked), "certified": grid.counts(stored.radii[:n])}
+
+
+def decided_point(decided: Decided, grid: EpsGrid) -> dict[str, Any]:
+    """Of the first `n` images, how many are right, proved robust at the stop by any method, and not broken there."""
+    return {
+        "stop": int(parse_eps(decided.eps) / grid.step),
+        "n": decided.n,
+        "correct": decided.correct,
+        "certified": decided.robust,
+        "unbroken": decided.unbroken,
+    }
 
 
 def _front(front: dict[str, Any], grid: EpsGrid) -> dict[str, Any]:

@@ -8,8 +8,19 @@ METHOD_TITLES = {
     "crown-ibp": "CROWN-IBP",
     "sabr": "SABR",
     "mtl-ibp": "MTL-IBP",
+    "cc-ibp": "CC-IBP",
+    "exp-ibp": "EXP-IBP",
+    "acert-mtl": "ACERT-MTL",
     "cascade": "Cascade",
     "standard": "Standard",
+}
+
+VERIFIERS = {
+    "ibp": "IBP",
+    "crown-ibp": "CROWN-IBP",
+    "crown": "CROWN",
+    "alpha-crown": "alpha-CROWN",
+    "branch-and-bound": "branch and bound",
 }
 
 TERMS = {
@@ -31,6 +42,24 @@ TERMS = {
     "is robust.",
     "IBP": "Interval bound propagation: push the interval of every pixel through the network; the intervals that "
     "come out contain every possible answer. Fast, and loose for networks that were not trained for it.",
+    "gate": "A member of a cascade answers only where its own answer is proved to hold within its gate, a radius; else "
+    "the next member is asked.",
+    "MTL-IBP": "Expressive losses (arXiv 2305.13991): trained on attacks with a small share of interval bounds. Made "
+    "for complete verification; interval bounds alone prove little of it.",
+    "SABR": "Trained on small boxes around attacks (arXiv 2210.04871).",
+    "CROWN-IBP": "Trained with a mix of linear and interval bounds (arXiv 1906.06316).",
+    "Standard": "Trained for accuracy alone, without any thought of robustness.",
+    "proof": "The method that proved the figure, and whether rounding errors are accounted for (real-sound: they are).",
+    "complete verification": "The most thorough proof: for each image it either proves that no change within eps "
+    "alters the answer, or finds one that does, or gives up when its time is over. Slow, so only the first test images "
+    "got it.",
+    "CROWN": "Linear bound propagation: bound the network's output by straight lines from below and above. Tighter and "
+    "slower than intervals. alpha-CROWN tunes the lines; CROWN-IBP takes the inner intervals from IBP.",
+    "branch and bound": "Split a neuron's possible values in two and bound both halves by themselves, again and again, "
+    "until every part is proved.",
+    "robust accuracy": "The share of test images that are right and stay right whatever happens to them within eps. "
+    "Nobody knows it exactly: proofs bound it from below, attacks from above.",
+    "undecided": "Neither proved nor broken in the time that an image was given.",
     "cascade": "Several networks in a row: a robust one answers where it can prove its answer, else the next, more "
     "accurate one. The whole is certified.",
     "real-sound": "The proof holds for the network in real arithmetic with exactly the stored weights; "

@@ -49,6 +49,17 @@ export const radiusText = (radius, greyLevels) => (greyLevels ? `${down(radius *
 
 export const thousands = (n) => n.toLocaleString("en");
 
+/** Calls `f` now and whenever the width of `node` has changed. */
+export function whenResized(node, f) {
+  let width = 0;
+  const soon = everyFrame(f);
+  new ResizeObserver(([entry]) => {
+    if (Math.abs(entry.contentRect.width - width) < 1) return;
+    width = entry.contentRect.width;
+    soon();
+  }).observe(node);
+}
+
 /** `f` at most once a frame. */
 export function everyFrame(f) {
   let waiting = false;

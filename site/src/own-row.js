@@ -19,7 +19,7 @@ export function parseRow(text, datasets) {
   if (!numbers.every((v) => typeof v === "number" && v >= 0) || row.accuracy > 100 || row.n < 1 || row.counts.some((c) => c > row.n)) {
     throw new Error("Some of its numbers are missing or out of range.");
   }
-  return { ...row, name: String(row.name).slice(0, 80), own: true, method: "own", kind: "model", kappa: null, reported: [], attacked: null };
+  return { ...row, name: String(row.name).slice(0, 80), own: true, method: "own", kind: "model", kappa: null, reported: [], attacked: null, decided: [] };
 }
 
 export const ownRows = () => JSON.parse(sessionStorage.getItem(KEY) ?? "[]");

@@ -3,7 +3,17 @@ import { line, symbol, symbolCircle, symbolCross, symbolDiamond, symbolSquare, s
 import { frame } from "./axes.js";
 import { down, element, svg } from "./dom.js";
 
-const SHAPES = { acert: symbolCircle, ibp: symbolSquare, cascade: symbolDiamond, standard: symbolTriangle, "crown-ibp": symbolCross, sabr: symbolWye, own: symbolStar };
+/** A triangle on its tip, of about the area that d3-shape asks for. */
+const symbolTriangleDown = {
+  draw(context, size) {
+    const r = Math.sqrt(size / (3 * Math.sqrt(3)));
+    context.moveTo(0, 2 * r);
+    context.lineTo(-Math.sqrt(3) * r, -r);
+    context.lineTo(Math.sqrt(3) * r, -r);
+    context.closePath();
+  },
+};
+const SHAPES = { acert: symbolCircle, ibp: symbolSquare, cascade: symbolDiamond, standard: symbolTriangle, "mtl-ibp": symbolTriangleDown, "crown-ibp": symbolCross, sabr: symbolWye, own: symbolStar };
 const KNOWN = Object.keys(SHAPES);
 const PUBLISHED = [symbolCircle, symbolSquare, symbolDiamond, symbolTriangle, symbolCross, symbolWye];
 
@@ -17,10 +27,11 @@ export function marker(method, size = 90) {
 
 /**
  * Draws into `host`.
- * points: {x, y, gap: [certified, attacked] or null, method, family, kappa, title, lines: [text], href}; fronts: {title, label, points: [{x, y, gap}]}.
+ * points: {x, y, gap: [certified, attacked] or null, decided: {x, y, gap, lines} or null, method, family, kappa, title, lines: [text], href};
+ * fronts: {title, label, points: [{x, y, gap}]}.
  */
 export function drawScatter(host, { points, fronts, xTitle, yTitle, label }) {
-  const all = [...points, ...fronts.flatMap((f) => f.points)];
+  const all = [...points, ...points.flatMap((p) => p.decided ?? []), ...fronts.flatMap((f) => f.points)];
   const xs = all.map((p) => p.x);
   const highest = Math.max(5, ...all.flatMap((p) => [p.y, p.gap?.[1] ?? 0]));
   const low = Math.max(0, Math.floor(Math.min(100, ...xs) / 5) * 5 - 2);
@@ -56,17 +67,30 @@ export function drawScatter(host, { points, fronts, xTitle, yTitle, label }) {
     root.append(svg("path", { d: path(ordered), class: `family ${methodClass(members[0].method)}` }));
   }
   for (const p of points) if (p.gap) root.append(gap(chart, p));
+  for (const p of points.filter((q) => q.decided)) {
+    const step = svg("line", { x1: sx(p.x), y1: sy(p.y), x2: sx(p.decided.x), y2: sy(p.decided.y), class: `step ${methodClass(p.method)}` });
+    root.append(step, gap(chart, { ...p.decided, method: p.method }));
+  }
   for (const p of points.toSorted((a, b) => a.x - b.x)) {
-    const dot = svg("a", { href: p.href, transform: `translate(${sx(p.x)},${sy(p.y)})`, "aria-label": `${p.title}: ${p.lines.join(", ")}`, class: p.own ? "own" : null });
-    dot.append(svg("circle", { r: 13, class: "target" }), marker(p.own ? "own" : p.method, p.own ? 200 : 110));
-    for (const event of ["pointerenter", "focus"]) dot.addEventListener(event, () => show(p, p.title, p.lines));
-    dot.addEventListener("blur", hide);
-    root.append(dot);
+    link(p, p, marker(p.own ? "own" : p.method, p.own ? 200 : 110));
+    if (p.decided) {
+      const mark = marker(p.method, 110);
+      mark.classList.add("hollow");
+      link(p, p.decided, mark);
+    }
   }
   root.addEventListener("pointerleave", hide);
   host.replaceChildren(root, tip);
-  declutter(root);
+  declutter(root, points.flatMap((p) => [p, p.decided ?? []].flat()).map((p) => ({ x: sx(p.x) - 7, y: sy(p.y) - 7, width: 14, height: 14 })));
 
+  /** The mark of a model at a place of it: a link to its page that shows what the place stands for. */
+  function link(model, place, mark) {
+    const dot = svg("a", { href: model.href, transform: `translate(${sx(place.x)},${sy(place.y)})`, "aria-label": `${model.title}: ${place.lines.join(", ")}`, class: model.own ? "own" : null });
+    dot.append(svg("circle", { r: 13, class: "target" }), mark);
+    for (const event of ["pointerenter", "focus"]) dot.addEventListener(event, () => show(place, model.title, place.lines));
+    dot.addEventListener("blur", hide);
+    root.append(dot);
+  }
   function show(p, title, lines) {
     tip.hidden = false;
     tip.replaceChildren(element("strong", {}, title), ...lines.map((text) => element("div", {}, text)));
@@ -84,14 +108,13 @@ function gap({ sx, sy }, p) {
   return svg("line", { x1: sx(p.x), x2: sx(p.x), y1: sy(p.gap[0]), y2: sy(p.gap[1]), class: `gap ${p.method ? methodClass(p.method) : ""}` });
 }
 
-/** Hides labels of published fronts that would lie on each other. */
-function declutter(root) {
-  const kept = [];
+/** Hides labels of published fronts that would lie on each other or on the boxes `kept`. */
+function declutter(root, kept) {
   for (const label of root.querySelectorAll(".front-label")) {
     const box = label.getBBox();
     if (box.x + box.width > root.viewBox.baseVal.width) label.setAttribute("x", root.viewBox.baseVal.width - box.width - 2);
     const mine = label.getBBox();
-    const clash = kept.some((k) => mine.x < k.x + k.width && k.x < mine.x + mine.width && mine.y < k.y + k.height && k.y < mine.y + mine.height);
+    const clash = kept.some((k) => mine.x - 4 < k.x + k.width && k.x < mine.x + mine.width + 4 && mine.y < k.y + k.height && k.y < mine.y + mine.height);
     if (clash) label.remove();
     else kept.push(mine);
   }

@@ -64,6 +64,14 @@ export function startCopying(scope = document) {
   }
 }
 
+/**
+ * Runs `start` of a page that reads files of the site; opened from disk it may not, and says how to serve the site.
+ */
+export function whereServed(start) {
+  if (location.protocol === "file:") byId("unserved").hidden = false;
+  else start();
+}
+
 startTheme();
 startTerms();
 startCopying();

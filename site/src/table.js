@@ -2,11 +2,11 @@
 import { element } from "./dom.js";
 
 /**
- * columns: {key, title, value(row), text(row), number, node(row)}; draws rows into `table` and remembers the order.
+ * columns: {key, title, value(row), text(row), number, node(row), csvOnly}; draws rows into `table` and remembers the order.
  */
 export class SortableTable {
   constructor(table, columns, sortKey, descending = true) {
-    Object.assign(this, { table, columns, sortKey, descending, rows: [] });
+    Object.assign(this, { table, all: columns, columns: columns.filter((c) => !c.csvOnly), sortKey, descending, rows: [] });
     this.head = element("thead");
     this.body = element("tbody");
     table.append(this.head, this.body);
@@ -51,7 +51,7 @@ export class SortableTable {
   }
 
   csv() {
-    const lines = [this.columns.map((c) => c.title()), ...this.ordered.map((row) => this.columns.map((c) => c.value(row) ?? ""))];
+    const lines = [this.all.map((c) => c.title()), ...this.ordered.map((row) => this.all.map((c) => c.value(row) ?? ""))];
     return lines.map((cells) => cells.map(quoted).join(",")).join("\r\n") + "\r\n";
   }
 }

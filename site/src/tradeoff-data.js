@@ -19,6 +19,33 @@ export function attackedAt({ attacked: a }, k) {
   return a ? { attacked: (100 * a.unbroken[k]) / a.n, open: (100 * (a.unbroken[k] - a.certified[k])) / a.n, n: a.n } : null;
 }
 
+/**
+ * At every stop, certified accuracy of all images plus the open share of the attacked ones: what attacks leave, on the
+ * scale of the certified curve. Robust accuracy falls with eps and stays below natural accuracy, so this never rises and
+ * begins there.
+ */
+export function attackCurve(model) {
+  let lowest = model.accuracy;
+  return model.counts.map((_, k) => (lowest = Math.min(lowest, certifiedAt(model, k) + attackedAt(model, k).open)));
+}
+
+/**
+ * What complete verification made of the model's first n images at stop k, in percent of these n: {n, natural, certified
+ * (robust, by any method), unbroken (no adversarial image known)}; or null where it was not run there.
+ */
+export function decidedAt(model, k) {
+  const d = model.decided?.find((entry) => entry.stop === k);
+  const share = (part) => (100 * part) / d.n;
+  return d ? { n: d.n, natural: share(d.correct), certified: share(d.certified), unbroken: share(d.unbroken) } : null;
+}
+
+/** The share that attacks left right at stop k, from the larger set of images: {value, n} or null. */
+export function leftByAttacks(model, k) {
+  const [a, d] = [attackedAt(model, k), decidedAt(model, k)];
+  if (d && !(a?.n > d.n)) return { value: d.unbroken, n: d.n };
+  return a && { value: a.attacked, n: a.n };
+}
+
 /** Half the width of the 95 % interval of a share (percent) of n images, in points. */
 export function halfInterval(share, n) {
   const p = share / 100;
@@ -32,10 +59,12 @@ export function modelPoints(dataset, methods, models, k, measure, modelHref) {
     const eps = epsText(dataset, k);
     const interval = halfInterval(certified, m.n);
     const attack = measure === "acr" ? null : attackedAt(m, k);
+    const decided = measure === "acr" ? null : decidedAt(m, k);
     return {
       x: m.accuracy,
       y: measure === "acr" ? m.acr : certified,
-      gap: attack && [certified, certified + attack.open],
+      gap: attack && !decided ? [certified, Math.min(m.accuracy, certified + attack.open)] : null,
+      decided: decided && decidedPoint(decided, eps),
       method: m.method,
       own: m.own,
       family: m.own || m.kind === "cascade" || m.kappa === null || m.method === "standard" ? null : `${m.method} ${m.eps_max}`,
@@ -44,13 +73,28 @@ export function modelPoints(dataset, methods, models, k, measure, modelHref) {
       lines: [
         `${methods[m.method] ?? m.method}${m.kappa === null || m.kappa === undefined ? "" : `, kappa ${m.kappa}`}`,
         `natural ${down(m.accuracy)} %`,
-        `certified at ${eps}: ${down(certified)} % ± ${interval.toFixed(1)} (${thousands(m.n)} images)`,
+        `certified at ${eps} by ${m.verifier.toUpperCase()}: ${down(certified)} % ± ${interval.toFixed(1)} (${thousands(m.n)} images)`,
         ...(attack ? [`attacked there: ${down(attack.attacked)} % stay right (${thousands(attack.n)} images)`] : []),
         `ACR ${down(m.acr)} % of ${dataset.eps_max}`,
       ],
       href: modelHref(m),
     };
   });
+}
+
+/** A model under complete verification: both coordinates are of the same images. */
+function decidedPoint(d, eps) {
+  return {
+    x: d.natural,
+    y: d.certified,
+    gap: [d.certified, d.unbroken],
+    lines: [
+      `complete verification of the first ${thousands(d.n)} images`,
+      `natural ${down(d.natural)} %`,
+      `certified at ${eps} by any method: ${down(d.certified)} % ± ${halfInterval(d.certified, d.n).toFixed(1)}`,
+      `attacked there: ${down(d.unbroken)} % stay right`,
+    ],
+  };
 }
 
 /** "ACE" for "ACE (certify or predict), composed model": what fits beside a point. */

@@ -18,6 +18,7 @@ from scripts.site_pictures import ARGUMENTS, BROWSERS, browser_executable, serve
 
 MODELS = ("mnist_kappa000", "mnist_cascade", "cifar10_kappa025")
 ATTACKED = "mnist_kappa000"
+DECIDED = "cifar10_kappa025"
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(CHECKOUT / "evaluations", checkout / "evaluations")
     (checkout / "site").symlink_to(CHECKOUT / "site")
     store_attack(checkout / "evaluations", ATTACKED)
+    store_verdicts(checkout / "evaluations", DECIDED)
     dest = checkout.parent / "site"
     build_site(dest, checkout=checkout, names=MODELS)
     return dest
@@ -47,6 +49,24 @@ def store_attack(evaluations: Path, name: str) -> None:
     np.save(evaluations / f"{info.versioned_name}.attacked.npy", distances)
     document = json.dumps({"weights_sha256": info.sha256})
     (evaluations / f"{info.versioned_name}.attack.json").write_text(document, encoding="utf-8")
+
+
+def store_verdicts(evaluations: Path, name: str) -> None:
+    """Verdicts of the first 100 images at 2/255: of those that IBP does not certify, two are proved otherwise, two are
+    undecided."""
+    info = model_info(name)
+    certified = int((read_evaluation(evaluations, info).radii[:100] >= 2.0000001 / 255).sum())
+    counts = {"robust": certified + 2, "undecided": 2, "misclassified": 40}
+    entry = {
+        "eps": "2/255",
+        "n": 100,
+        "budget_seconds": 15.0,
+        "counts": {**counts, "refuted": 100 - sum(counts.values())},
+        "proved_by": {"ibp": certified, "crown": 1, "branch-and-bound": 1},
+        "seconds_per_image": 0.4,
+    }
+    document = json.dumps({"weights_sha256": info.sha256, "decided": [entry]})
+    (evaluations / f"{info.versioned_name}.decided.json").write_text(document, encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -74,12 +94,14 @@ class Complaints:
 
     def __init__(self, page: Any, address: str) -> None:
         self.found: list[str] = []
+        self.address = address
         self.script_bytes = 0
         page.on("console", lambda m: self.found.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: self.found.append(str(error)))
         page.on("requestfailed", lambda request: self.found.append(f"failed: {request.url}"))
         page.on(
-            "request", lambda r: None if r.url.startswith((address, "blob:", "data:")) else self.found.append(r.url)
+            "request",
+            lambda r: None if r.url.startswith((self.address, "blob:", "data:")) else self.found.append(r.url),
         )
         page.on("response", self._response)
 

@@ -19,7 +19,7 @@ from acert_zoo.data.registration import dataset_info
 from acert_zoo.gallery.build import CHECKOUT
 from acert_zoo.gallery.eps_grid import eps_grid
 from acert_zoo.gallery.evaluations import read_evaluation
-from tests.gallery.conftest import ATTACKED, MODELS
+from tests.gallery.conftest import ATTACKED, DECIDED, MODELS
 
 PAGES = ("index.html", "wall.html", "prove.html", "compare.html", *(f"models/{name}.html" for name in MODELS))
 AXE = CHECKOUT / "site" / "node_modules" / "axe-core" / "axe.min.js"
@@ -39,6 +39,15 @@ def ready(page: Any, url: str) -> None:
 def expect(locator: Any, text: str) -> None:
     """Waits until the element holds `text` (`page.wait_for_function` needs eval, which the pages forbid)."""
     locator.filter(has_text=text).wait_for()
+
+
+def assert_accessible(page: Any) -> None:
+    """axe-core finds nothing serious in what the page shows now, light or dark."""
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        found = page.evaluate("axe.run().then(r => r.violations.map(v => [v.impact, v.id, v.nodes.map(n => n.html)]))")
+        assert [v for v in found if v[0] in ("serious", "critical")] == [], scheme
 
 
 def stored_certificates(name: str) -> Certificates:
@@ -75,11 +84,7 @@ def test_a_page_opens_without_complaint_and_is_accessible(page: Any, address: st
     for width in (390, 1100):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"scrolls sideways at {width}"
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        found = page.evaluate("axe.run().then(r => r.violations.map(v => [v.impact, v.id, v.nodes.map(n => n.html)]))")
-        assert [v for v in found if v[0] in ("serious", "critical")] == [], scheme
+    assert_accessible(page)
 
 
 def test_the_sliders_figures_are_those_of_certificates(page: Any, address: str) -> None:
@@ -100,16 +105,50 @@ def test_what_an_attack_left_is_shown_beside_what_is_certified(page: Any, addres
     attacked = np.where(np.arange(100) % 10 == 0, np.inf, 1.25 * radii)
     grid = eps_grid(dataset_info("mnist"))
     ready(page, address + "index.html#mnist")
-    shown = page.locator(f'#models [data-name="{ATTACKED}"] td').nth(2)
+    shown = page.locator(f'#models [data-name="{ATTACKED}"] td').nth(3)
     for stop in (40, 120, grid.last):
         page.locator("#eps").fill(str(stop))
         expect(page.locator("#eps-value"), grid.text(stop * grid.step))
         assert float(shown.inner_text()) == (attacked > float(stop * grid.step)).sum()
     assert page.locator("#chart .gap.m-acert").count() == 1
-    assert page.locator('#models [data-name="mnist_cascade"] td').nth(2).inner_text() == "–"
+    assert page.locator('#models [data-name="mnist_cascade"] td').nth(3).inner_text() == "–"
     ready(page, f"{address}models/{ATTACKED}.html")
     assert page.locator("#curve .attack").count() == page.locator("#curve .curve-gap").count() == 1
     expect(page.locator("#readout"), "of the first 100, an attack left")
+
+
+def test_complete_verification_is_shown_beside_interval_bounds(page: Any, address: str) -> None:
+    radii = read_evaluation(CHECKOUT / "evaluations", acert_zoo.model_info(DECIDED)).radii[:100]
+    certified = int((radii > 2 / 255).sum())
+    ready(page, address + "index.html#cifar10")
+    shown = page.locator(f'#models [data-name="{DECIDED}"] td').nth(2)
+    assert shown.inner_text() == f"{certified + 2}.00"
+    hollow = page.locator("#chart a:has(.hollow)")
+    assert hollow.count() == 1
+    assert f"by any method: {certified + 2}.00 %" in str(hollow.get_attribute("aria-label"))
+    page.get_by_role("button", name="8/255").click()
+    assert hollow.count() == 0
+    page.locator("#note").get_by_role("button", name="2/255", exact=True).first.click()
+    assert hollow.count() == 1
+    ready(page, f"{address}models/{DECIDED}.html")
+    expect(page.locator("#readout"), f"of the first 100, {certified + 2}.00 % by any method")
+    table = page.get_by_role("region", name="Complete verification at 2/255")
+    assert table.locator("tr.strong").inner_text().split("\t")[:3] == [
+        "… or by branch and bound",
+        str(certified + 2),
+        f"{certified + 2}.00",
+    ]
+    assert page.locator("#curve .decided").count() == 1
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_opened_from_disk_works_or_says_how_to_serve_it(page: Any, site: Path, path: str) -> None:
+    page.complaints.address = "file:"
+    page.goto((site / path).as_uri())
+    if path in ("wall.html", "prove.html"):
+        expect(page.locator("#unserved"), "python -m http.server")
+    else:
+        page.locator("svg.chart").wait_for()
 
 
 def test_the_table_sorts_filters_and_downloads(page: Any, address: str) -> None:
@@ -147,9 +186,11 @@ def test_an_images_detail_is_its_certificate(page: Any, address: str, site: Path
     assert (dialog.locator("dt", has_text="answered by").count() == 1) == (dataset == "mnist")
     page.keyboard.press("ArrowRight")
     page.get_by_role("heading", name=f"Image {shown + 1}:").wait_for()
+    if dataset == "mnist":
+        assert_accessible(page)
 
 
-def test_radii_found_here_are_those_of_float32_ibp(page: Any, address: str) -> None:
+def test_radii_found_here_are_those_of_float32_ibp(page: Any, address: str, site: Path) -> None:
     images, _ = acert_zoo.sample_data("mnist", 10)
     expected = acert_zoo.certify(acert_zoo.load_model("mnist_kappa000"), images, rounding="float32").radius
     ready(page, address + "prove.html#mnist_kappa000")
@@ -164,6 +205,13 @@ def test_radii_found_here_are_those_of_float32_ibp(page: Any, address: str) -> N
     expect(page.locator("#verdict"), "Every lower bound is above 0")
     page.locator("#eps").press("End")
     expect(page.locator("#verdict"), "Not proved")
+    assert_accessible(page)
+    page.locator("#source-photo").check(force=True)
+    page.locator("#file").set_input_files(CHECKOUT / "README.md")
+    expect(page.locator("#status"), "could not be read")
+    page.locator("#file").set_input_files(site / "data" / "images" / "mnist.png")
+    expect(page.locator("#input-title"), "your photo, its middle scaled to 28 × 28")
+    page.locator("#radius[data-value]").wait_for()
 
 
 def test_a_drawn_digit_gets_an_answer_by_mouse_and_by_keyboard(page: Any, address: str) -> None:
@@ -190,7 +238,7 @@ def test_a_drawn_digit_gets_an_answer_by_mouse_and_by_keyboard(page: Any, addres
 
 
 def test_keys_alone_reach_every_control(page: Any, address: str) -> None:
-    for path in ("index.html", "wall.html", "prove.html"):
+    for path in ("index.html", "wall.html", "prove.html", "compare.html", f"models/{DECIDED}.html"):
         ready(page, address + path)
         wanted = page.evaluate(NUMBER_CONTROLS)
         seen = set()
@@ -198,6 +246,18 @@ def test_keys_alone_reach_every_control(page: Any, address: str) -> None:
             page.keyboard.press("Tab")
             seen.add(page.evaluate("Number(document.activeElement.dataset.stop ?? -1)"))
         assert set(wanted) <= seen, path
+
+
+def test_keys_alone_open_an_image_and_lead_back(page: Any, address: str) -> None:
+    ready(page, address + "wall.html#mnist/mnist_kappa000")
+    page.locator('[data-image="3"]').focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Image 3:").wait_for()
+    page.keyboard.press("ArrowLeft")
+    page.get_by_role("heading", name="Image 2:").wait_for()
+    page.keyboard.press("Escape")
+    page.locator("#detail").wait_for(state="hidden")
+    assert page.evaluate("document.activeElement.dataset.image") == "2"
 
 
 def test_a_row_of_ones_own_is_shown_and_others_are_refused(page: Any, address: str, tmp_path: Path) -> None:

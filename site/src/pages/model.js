@@ -1,6 +1,6 @@
 // The page of one model: its curve with a slider. Everything else is in the page already.
 import { drawCurve } from "../curve.js";
-import { byId, embedded, everyFrame } from "../dom.js";
+import { byId, embedded, whenResized } from "../dom.js";
 import "../shell.js";
 import { epsText } from "../tradeoff-data.js";
 
@@ -24,11 +24,5 @@ function draw() {
 slider.max = dataset.last;
 slider.value = dataset.reported[0].stop;
 slider.addEventListener("input", () => show(Number(slider.value)));
-let width = 0;
-const redraw = everyFrame(draw);
-new ResizeObserver(([entry]) => {
-  if (Math.abs(entry.contentRect.width - width) < 1) return;
-  width = entry.contentRect.width;
-  redraw();
-}).observe(byId("curve"));
 draw();
+whenResized(byId("curve"), draw);

@@ -3,7 +3,7 @@ import { Certifier } from "../certifier.js";
 import { DigitPad } from "../digit-pad.js";
 import { byId, down, element, embedded, radiusText, root } from "../dom.js";
 import { fromRgba, loadSheet, paint } from "../pixels.js";
-import "../shell.js";
+import { whereServed } from "../shell.js";
 import { epsText } from "../tradeoff-data.js";
 
 const data = embedded("prove-data");
@@ -146,7 +146,7 @@ async function bars() {
   const widest = Math.max(1e-9, ...rows.map((r) => Math.abs(r.margin)));
   const holds = rows.every((r) => r.margin > 0);
   byId("verdict").textContent = holds
-    ? `Every lower bound is above 0: within eps = ${byId("eps-value").textContent} nothing can change the answer “${classes[prediction]}”.`
+    ? `Every lower bound is above 0: within eps = ${byId("eps-value").textContent} nothing can change the answer “${classes[prediction]}” (computed in float32).`
     : `Not proved at eps = ${byId("eps-value").textContent}: at least one lower bound is below 0. That does not mean that an attack exists.`;
   byId("verdict").className = holds ? "verdict holds" : "verdict open";
   byId("bars").replaceChildren(
@@ -178,5 +178,4 @@ byId("at-radius").addEventListener("click", () => {
   slider.value = Math.floor((state.radius * (state.dataset.grey_levels ? 255 : 1)) / state.dataset.step);
   bars();
 });
-await chooseModel(location.hash.slice(1) || data.shown);
-document.documentElement.dataset.ready = "";
+whereServed(() => chooseModel(location.hash.slice(1) || data.shown));

@@ -1,12 +1,12 @@
 // The trade-off page: chart, slider, filters, table.
-import { byId, down, element, everyFrame, loadJson, root, svg, thousands } from "../dom.js";
+import { byId, down, element, embedded, everyFrame, root, svg, thousands, whenResized } from "../dom.js";
 import { forgetOwnRows, ownRows } from "../own-row.js";
 import { drawScatter, marker, methodClass } from "../scatter.js";
 import "../shell.js";
 import { SortableTable, download } from "../table.js";
-import { attackedAt, certifiedAt, epsText, modelPoints, publishedFronts } from "../tradeoff-data.js";
+import { certifiedAt, decidedAt, epsText, leftByAttacks, modelPoints, publishedFronts } from "../tradeoff-data.js";
 
-const data = await loadJson("data/tradeoff.json");
+const data = embedded("tradeoff-data");
 const state = { dataset: null, stop: 0, measure: "certified", hidden: new Set() };
 const slider = byId("eps");
 const href = (m) => (m.own ? `${root()}compare.html` : `${root()}models/${m.name}.html`);
@@ -17,7 +17,10 @@ const table = new SortableTable(
     { key: "name", title: () => "model", value: (m) => m.name, node: (m) => element("a", { href: href(m) }, breakable(m.name)) },
     { key: "accuracy", title: () => "natural %", number: true, value: (m) => m.accuracy, text: (m) => down(m.accuracy) },
     { key: "certified", title: () => `certified % at ${epsText(state.dataset, state.stop)}`, number: true, value: (m) => certifiedAt(m, state.stop), text: (m) => down(certifiedAt(m, state.stop)) },
-    { key: "attacked", title: () => "attacked %", number: true, value: (m) => attackedAt(m, state.stop)?.attacked, text: attackedText },
+    { key: "decided", title: () => "certified % by any method", number: true, value: (m) => decidedAt(m, state.stop)?.certified, text: (m) => share(decidedAt(m, state.stop)?.certified) },
+    { key: "decided images", title: () => "images of certified % by any method", csvOnly: true, value: (m) => decidedAt(m, state.stop)?.n },
+    { key: "attacked", title: () => "attacked %", number: true, value: (m) => leftByAttacks(m, state.stop)?.value, text: (m) => share(leftByAttacks(m, state.stop)?.value) },
+    { key: "attacked images", title: () => "images of attacked %", csvOnly: true, value: (m) => leftByAttacks(m, state.stop)?.n },
     { key: "acr", title: () => `ACR, % of ${state.dataset.eps_max}`, number: true, value: (m) => m.acr, text: (m) => down(m.acr) },
     { key: "method", title: () => "trained with", value: (m) => data.methods[m.method] ?? m.method, node: methodCell },
     { key: "kappa", title: () => "kappa", number: true, value: (m) => m.kappa, text: (m) => m.kappa ?? "–" },
@@ -33,11 +36,8 @@ function proofText(m) {
   return `${m.verifier.toUpperCase()}, ${m.rounding}`;
 }
 
-/** What the attack left, in the table. */
-function attackedText(m) {
-  const a = attackedAt(m, state.stop);
-  return a ? down(a.attacked) : "–";
-}
+/** A share in percent, where it is known. */
+const share = (value) => (value === undefined ? "–" : down(value));
 
 /** A name that narrow columns may break after its underscores. */
 function breakable(name) {
@@ -71,8 +71,12 @@ function draw() {
   const published = byId("published").checked ? publishedFronts(dataset, stop, measure, byId("network").value) : [];
   byId("eps-value").textContent = eps;
   slider.setAttribute("aria-valuetext", eps);
+  const points = modelPoints(dataset, data.methods, models, stop, measure, href);
+  byId("marks-decided").hidden = !points.some((p) => p.decided);
+  byId("marks-gap").hidden = !points.some((p) => p.gap || p.decided);
+  byId("marks-published").hidden = !published.length;
   drawScatter(byId("chart"), {
-    points: modelPoints(dataset, data.methods, models, stop, measure, href),
+    points,
     fronts: published,
     xTitle: "natural accuracy, %",
     yTitle: measure === "acr" ? `ACR, % of ${dataset.eps_max}` : `certified accuracy at ${eps}, %`,
@@ -89,20 +93,32 @@ function note(models, published) {
   const counts = [...new Set(models.map((m) => m.n))].sort((a, b) => a - b);
   const parts = [];
   if (state.measure === "certified" && counts.length) {
-    parts.push(`Counted exactly from the stored radii of ${counts.map((n) => (n < 10000 ? `the first ${thousands(n)}` : `all ${thousands(n)}`)).join(" or ")} test images.`);
+    parts.push(`Filled points are counted exactly from the stored radii of ${listed(counts.map((n) => (n < 10000 ? `the first ${thousands(n)}` : `all ${thousands(n)}`)))} test images.`);
   }
-  const attacks = [...new Set(models.map((m) => m.attacked?.n).filter(Boolean))];
-  if (state.measure === "certified" && attacks.length) {
-    parts.push(`A shaded bar is the share of images, of the first ${attacks.map(thousands).join(" or ")}, that are neither certified nor broken by an attack.`);
-  }
+  const decided = [...new Set(models.map((m) => decidedAt(m, state.stop)?.n).filter(Boolean))].sort((a, b) => a - b);
+  if (state.measure === "certified" && decided.length) parts.push(`Hollow points are of the first ${listed(decided.map(thousands))} test images.`);
+  const attacks = [...new Set(models.map((m) => m.attacked?.n).filter(Boolean))].sort((a, b) => a - b);
+  if (state.measure === "certified" && attacks.length) parts.push(`Attacks were run on the first ${listed(attacks.map(thousands))} test images.`);
   const sources = new Map(published.map((f) => [f.source, f.url]));
   const links = [...sources].flatMap(([source, url], i) => [i ? "; " : "", url ? element("a", { href: url }, source) : source]);
-  const elsewhere = [...new Set(state.dataset.fronts.map((f) => f.stop))].filter((s) => s !== state.stop);
   const hint =
-    byId("published").checked && !published.length && state.measure === "certified" && elsewhere.length
-      ? [" Published results are known at ", ...elsewhere.sort((a, b) => a - b).flatMap((s, i) => [i ? " and " : "", element("button", { type: "button", class: "link", onclick: () => moveTo(s) }, epsText(state.dataset, s))]), "."]
+    state.measure === "certified"
+      ? [
+          ...(decided.length ? [] : elsewhere(" Complete verification was run at ", models.flatMap((m) => m.decided ?? []))),
+          ...(byId("published").checked && !published.length ? elsewhere(" Published results are known at ", state.dataset.fronts) : []),
+        ]
       : [];
   byId("note").replaceChildren(parts.join(" "), ...(links.length ? [" Grey: published by others, not measured here: ", ...links, "."] : []), ...hint);
+}
+
+/** "a, b or c". */
+const listed = (texts) => (texts.length < 2 ? texts.join("") : `${texts.slice(0, -1).join(", ")} or ${texts.at(-1)}`);
+
+/** A sentence with a button for each stop of the entries; nothing where there are none. */
+function elsewhere(text, entries) {
+  const stops = [...new Set(entries.map((entry) => entry.stop))].sort((a, b) => a - b);
+  if (!stops.length) return [];
+  return [text, ...stops.flatMap((s, i) => [i ? " and " : "", element("button", { type: "button", class: "link", onclick: () => moveTo(s) }, epsText(state.dataset, s))]), "."];
 }
 
 function moveTo(stop) {
@@ -169,16 +185,10 @@ byId("forget").addEventListener("click", () => {
   byId("forget").hidden = true;
   choose(state.dataset, state.stop);
 });
-let width = 0;
-new ResizeObserver(([entry]) => {
-  if (Math.abs(entry.contentRect.width - width) < 1) return;
-  width = entry.contentRect.width;
-  if (state.dataset) redraw();
-}).observe(byId("chart"));
-
 const [name, stop, measure] = location.hash.slice(1).split("/");
 if (measure === "acr") {
   state.measure = "acr";
   byId("measure-acr").checked = true;
 }
 choose(data.datasets.find((d) => d.name === name) ?? data.datasets.find((d) => d.name === "cifar10") ?? data.datasets[0], stop ? Number(stop) : undefined);
+whenResized(byId("chart"), draw);

@@ -1,7 +1,7 @@
 // The image wall: every bundled test image with a bar for its certified radius, one model or two.
 import { byId, element, embedded, loadJson, radiusText, root } from "../dom.js";
 import { loadSheet, paint } from "../pixels.js";
-import { startCopying } from "../shell.js";
+import { startCopying, whereServed } from "../shell.js";
 
 const data = embedded("wall-data");
 const walls = new Map(); // model -> document
@@ -97,7 +97,7 @@ function detail(document_, i, k, pixels, shape) {
   if (!wrong(image)) facts.push(["certified radius", image.radius > 0 ? `${radiusText(image.radius, grey)} (exactly ${image.radius_text})` : "none could be proved"]);
   if (image.rival !== null) facts.push(["would take over first", `${classes[image.rival]} (the class whose margin is smallest at that radius)`]);
   if (image.member) facts.push(["answered by", image.member]);
-  facts.push(["proved by", `${image.method.toUpperCase()}, ${image.rounding}`]);
+  if (image.radius > 0) facts.push(["proved by", `${image.method.toUpperCase()}, ${image.rounding}`]);
   const pictures = [["darkest, x − r", -image.radius], ["the image, x", 0], ["brightest, x + r", image.radius]].map(([title, shift]) => {
     const canvas = element("canvas", { role: "img", "aria-label": `${title}` });
     paint(canvas, pixels, shape, shift);
@@ -121,7 +121,8 @@ function detail(document_, i, k, pixels, shape) {
 
 /** Text to copy. */
 function snippet(id, label, text) {
-  return element("div", { class: "snippet wraps" }, element("pre", { id, tabindex: "0", "aria-label": label }, text), element("button", { type: "button", class: "plain", "data-copy": id }, "Copy"));
+  const bar = element("div", { class: "snippet-bar" }, element("span", {}, label), element("button", { type: "button", class: "plain", "data-copy": id, "aria-label": `Copy: ${label}` }, "Copy"));
+  return element("div", { class: "snippet" }, bar, element("pre", { id, tabindex: "0", "aria-label": label }, text));
 }
 
 function step(by) {
@@ -166,6 +167,8 @@ dialog.addEventListener("close", () => {
 });
 byId("close").addEventListener("click", () => dialog.close());
 
-const [name, first, second, opened] = location.hash.slice(1).split("/");
-await choose(data.datasets.find((d) => d.name === name) ?? data.datasets.find((d) => d.name === "cifar10") ?? data.datasets[0], first, second);
-if (opened && Number(opened) < walls.get(state.first).images.length) open(Number(opened));
+whereServed(async () => {
+  const [name, first, second, opened] = location.hash.slice(1).split("/");
+  await choose(data.datasets.find((d) => d.name === name) ?? data.datasets.find((d) => d.name === "cifar10") ?? data.datasets[0], first, second);
+  if (opened && Number(opened) < walls.get(state.first).images.length) open(Number(opened));
+});
