@@ -126,7 +126,7 @@ def test_complete_verification_is_shown_beside_interval_bounds(page: Any, addres
     hollow = page.locator("#chart a:has(.hollow)")
     assert hollow.count() == 1
     assert f"by any method: {certified + 2}.00 %" in str(hollow.get_attribute("aria-label"))
-    page.get_by_role("button", name="8/255").click()
+    page.get_by_role("button", name="8/255", exact=True).click()
     assert hollow.count() == 0
     page.locator("#note").get_by_role("button", name="2/255", exact=True).first.click()
     assert hollow.count() == 1
@@ -283,7 +283,7 @@ def test_a_row_of_ones_own_is_shown_and_others_are_refused(page: Any, address: s
     page.locator("#file").set_input_files(bad)
     expect(page.locator("#problem"), "eps grid")
     page.locator("#file").set_input_files(good)
-    page.locator("#own .chart .own").wait_for()
+    page.locator("#chart .own").wait_for()
     ready(page, address + "index.html#mnist")
     assert "my_model" in page.locator("#models").inner_text()
     page.get_by_role("button", name="Forget my own models").click()
