@@ -25,7 +25,7 @@ const table = new SortableTable(
     { key: "method", title: () => "trained with", value: (m) => data.methods[m.method] ?? m.method, node: methodCell },
     { key: "kappa", title: () => "kappa", number: true, value: (m) => m.kappa, text: (m) => m.kappa ?? "–" },
     { key: "parameters", title: () => "parameters", number: true, value: (m) => m.parameters, text: (m) => (m.parameters ? thousands(m.parameters) : "–") },
-    { key: "hours", title: () => "training, CPU h", number: true, value: (m) => m.hours, text: (m) => (m.hours ?? null) === null ? "–" : m.hours.toFixed(2) },
+    { key: "hours", title: () => "training, h", number: true, value: (m) => m.hours, text: (m) => (m.hours ?? null) === null ? "–" : m.hours.toFixed(2) },
     { key: "rounding", title: () => "proof", value: proofText, text: proofText },
     { key: "n", title: () => "images", number: true, value: (m) => m.n, text: (m) => thousands(m.n) },
   ],
