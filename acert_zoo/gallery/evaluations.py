@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from acert_zoo._files import read_plain, read_text
 from acert_zoo._json import parse_json
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact_numbers import parse_eps
@@ -52,8 +54,8 @@ def read_evaluation(folder: Path, info: ModelInfo) -> StoredEvaluation:
     """
     stem = folder / info.versioned_name
     try:
-        document = parse_json(stem.with_name(f"{stem.name}.json").read_text(encoding="utf-8"))
-        radii = np.load(stem.with_name(f"{stem.name}.radii.npy"), allow_pickle=False)
+        document = parse_json(read_text(stem.with_name(f"{stem.name}.json")))
+        radii = _read_array(stem.with_name(f"{stem.name}.radii.npy"))
     except (OSError, ValueError) as error:
         raise InvalidInputError(
             f"the evaluation of {info.versioned_name} in {folder} cannot be read: {error}"
@@ -73,6 +75,11 @@ def read_evaluation(folder: Path, info: ModelInfo) -> StoredEvaluation:
     )
 
 
+def _read_array(path: Path) -> np.ndarray:
+    array: np.ndarray = np.load(io.BytesIO(read_plain(path)), allow_pickle=False)
+    return array
+
+
 def _read_attack(folder: Path, info: ModelInfo, radii: np.ndarray) -> np.ndarray | None:
     """The distances that `training/attack.py` stored, None where there are none.
 
@@ -83,8 +90,8 @@ def _read_attack(folder: Path, info: ModelInfo, radii: np.ndarray) -> np.ndarray
     if not stem.with_name(f"{stem.name}.attack.json").exists():
         return None
     try:
-        document = parse_json(stem.with_name(f"{stem.name}.attack.json").read_text(encoding="utf-8"))
-        attacked: np.ndarray = np.load(stem.with_name(f"{stem.name}.attacked.npy"), allow_pickle=False)
+        document = parse_json(read_text(stem.with_name(f"{stem.name}.attack.json")))
+        attacked = _read_array(stem.with_name(f"{stem.name}.attacked.npy"))
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"the attack on {info.versioned_name} in {folder} cannot be read: {error}") from None
     if document.get("weights_sha256") != info.sha256:

@@ -114,7 +114,7 @@ class Agreement:
             raise InvalidInputError(
                 f"the model cannot be run on {len(images)} of the images ({type(error).__name__}: {error})"
             ) from error
-        return out if isinstance(out, Tensor) else torch.full((len(images), 1), torch.nan)
+        return out if isinstance(out, Tensor) and not out.is_nested else torch.full((len(images), 1), torch.nan)
 
     def _compare(self, points: Tensor, found: Tensor, where: str) -> None:
         wanted = (len(points), self.network.num_classes)

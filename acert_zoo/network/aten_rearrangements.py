@@ -81,6 +81,17 @@ def _reduction(kind: str) -> Rule:
 RULES["aten.mean.dim"] = _reduction("mean")
 RULES["aten.sum.dim_IntList"] = _reduction("sum")
 RULES["aten.amax.default"] = _reduction("max")
+RULES["aten.amin.default"] = _reduction("min")
+
+
+@rule("max.dim")
+def _max_along(c: Call, x: Any, dim: int, keepdim: bool = False) -> tuple[Value, None]:
+    return composed.reduce(c.b, c.name, value_of(x), [axis_of(x, dim)], keepdim, "max"), None
+
+
+@rule("min.dim")
+def _min_along(c: Call, x: Any, dim: int, keepdim: bool = False) -> tuple[Value, None]:
+    return composed.reduce(c.b, c.name, value_of(x), [axis_of(x, dim)], keepdim, "min"), None
 
 
 # --- rearrangements ---------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ SUPPORTED = (
     "sigmoid, tanh, "
     "maximum, max and average pooling (no ceil_mode, no dilation), adaptive pooling to sizes that divide the input, "
     "flatten, reshape, permute, squeeze, slices, cat, zero padding, addition, scaling and shifting by constants, mean, "
-    "sum and maximum over axes of an image, dropout (eval), identity"
+    "sum, maximum and minimum over axes of an image, dropout (eval), identity"
 )
 
 

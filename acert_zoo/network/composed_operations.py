@@ -108,7 +108,9 @@ def broadcast(b: Builder, name: str, x: Value, y: Value) -> tuple[Value, Value]:
 
 
 def reduce(b: Builder, name: str, x: Value, axes: Sequence[int], keepdim: bool, kind: str) -> Value:
-    """The mean, sum or maximum (`kind`: "mean", "sum", "max") over per-sample axes."""
+    """The mean, sum, maximum or minimum (`kind`: "mean", "sum", "max", "min") over per-sample axes."""
+    if kind == "min":  # -max(-x)
+        return ops.scale(b, name, reduce(b, name, ops.scale(b, name, x, -1.0), axes, keepdim, "max"), -1.0)
     shape, over = x.known_shape, sorted(set(axes))
     kept = [i for i in range(len(shape)) if i not in over]
     if len(shape) == 3 and over == [1, 2]:

@@ -14,7 +14,7 @@ from acert_zoo.network import composed_operations as composed
 from acert_zoo.network import layers
 from acert_zoo.network import trace_operations as ops
 from acert_zoo.network.builder import Unsupported
-from acert_zoo.network.onnx_elementwise import expand_to, negate
+from acert_zoo.network.onnx_elementwise import expand_to
 from acert_zoo.network.onnx_values import Activation, Context, constant
 
 
@@ -217,9 +217,6 @@ def reduction(kind: str):  # type: ignore[no-untyped-def]
             return Activation(x.value, dims)
         offset = 1 if x.sample != x.dims else 0
         over = [i - offset for i in sorted(chosen) if i >= offset]
-        y = negate(ctx, x) if kind == "min" else x
-        value = composed.reduce(ctx.b, ctx.name, ctx.sampled(y), over, True, "max" if kind == "min" else kind)
-        found = Activation(value, dims)
-        return negate(ctx, found) if kind == "min" else found
+        return Activation(composed.reduce(ctx.b, ctx.name, ctx.sampled(x), over, True, kind), dims)
 
     return reduce

@@ -131,8 +131,11 @@ def _check_answer(model: nn.Module, shape: tuple[int, ...], normalize: Constants
     except Exception as error:  # the user's own code
         message = (str(error).splitlines() or [type(error).__name__])[0]
         raise InvalidInputError(f"the model does not take images of shape {tuple(images.shape)}: {message}") from error
-    if not isinstance(first, Tensor) or first.dim() != 2 or len(first) != len(images) or first.shape[1] < 2:
-        got = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
+    plain = isinstance(first, Tensor) and first.layout == torch.strided and not first.is_nested
+    if not plain or first.dim() != 2 or len(first) != len(images) or first.shape[1] < 2:
+        got = (
+            tuple(first.shape) if plain else f"{type(first).__name__}{' that is not dense' * isinstance(first, Tensor)}"
+        )
         raise InvalidInputError(f"the model must return logits of shape [{len(images)}, K >= 2], it returned {got}")
     if not bool(torch.isfinite(first).all()):
         raise InvalidInputError("the model's logits of random images are not finite")

@@ -83,6 +83,8 @@ HOSTILE = {
     "to half": lambda m, x, y: y.half().float(),
     "product": lambda m, x, y: y * y,
     "tuple": lambda m, x, y: (y,),
+    "nested": lambda m, x, y: torch.nested.nested_tensor(list(y), layout=torch.jagged),
+    "sparse": lambda m, x, y: y.to_sparse(),
 }
 
 

@@ -70,6 +70,10 @@ MODELS: dict[str, tuple] = {
     "mean, kept dims, squeezed": (
         lambda m, x: m.head(x.mean([-1, -2], keepdim=True).squeeze(-1).squeeze(-1)), {"head": head(3)},
     ),
+    "extremes along axes": (
+        lambda m, x: m.head((m.conv(x).max(3).values - x.min(2, keepdim=True)[0].squeeze(2) + x.amin((3,))).flatten(1)),
+        {"conv": conv(), "head": head(24)},
+    ),
     "permute": (lambda m, x: m.head(x.permute(0, 2, 3, 1).reshape(x.size(0), -1)), {"head": head()}),
     "transpose, unsqueeze": (
         lambda m, x: m.head(x.transpose(1, 2).unsqueeze(1).flatten(1)), {"head": head()},

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from acert_zoo._files import read_text
 from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import InvalidInputError, UnknownNameError
 from acert_zoo.exact_numbers import parse_eps
@@ -256,8 +257,10 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     if not path.exists():
         raise UnknownNameError.near("recipe", name, [p.stem for p in RECIPES.glob("*.toml")])
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(read_text(path))
+    except OSError as error:
+        raise InvalidInputError(f"recipe file {str(path)!r} cannot be read: {error}") from None
+    except ValueError as error:  # not TOML, or not UTF-8
         raise InvalidInputError(f"{path} is not a TOML file: {error}") from None
     for override in overrides:
         key, separator, text = override.partition("=")

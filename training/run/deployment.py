@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from acert_zoo._files import read_plain, read_text
 from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import InvalidInputError, WeightsError
 from acert_zoo.network import architectures
@@ -29,8 +31,8 @@ def read_run(run: Path) -> tuple[Recipe, dict[str, Any]]:
     """The resolved recipe and the last training state of a run's folder."""
     RunFolder(run).register_dataset()
     try:
-        recipe = Recipe.from_dict(json.loads((run / "recipe.json").read_text(encoding="utf-8")))
-        state = torch.load(run / "last.pt", map_location="cpu", weights_only=True)
+        recipe = Recipe.from_dict(json.loads(read_text(run / "recipe.json")))
+        state = torch.load(io.BytesIO(read_plain(run / "last.pt")), map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InvalidInputError(f"{run} is not the folder of a training run: {error.filename} is missing") from None
     except (RuntimeError, EOFError, OSError, UnpicklingError) as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from acert_zoo._files import write_atomically
+from acert_zoo._files import read_plain, read_text, write_atomically
 from acert_zoo.data.registration import FILE_NAME, dataset_info, is_own, read_registration, register_dataset
 from acert_zoo.errors import InvalidInputError
 from training.compute import distributed
@@ -50,7 +50,7 @@ class RunFolder:
     def recipe(self) -> Recipe:
         self.register_dataset()
         try:
-            return Recipe.from_dict(json.loads((self.path / "recipe.json").read_text(encoding="utf-8")))
+            return Recipe.from_dict(json.loads(read_text(self.path / "recipe.json")))
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"{self.path} is not the folder of a training run: it has no recipe.json") from None
 
@@ -76,7 +76,7 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(io.BytesIO(read_plain(path)), map_location="cpu", weights_only=True)
         except (OSError, EOFError, RuntimeError) as error:
             raise RunError(f"{path} cannot be read: {error}") from error
 

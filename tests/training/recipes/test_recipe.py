@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -114,6 +115,14 @@ def test_files(tmp_path: Path) -> None:
     file.write_text("dataset = ")
     with pytest.raises(InvalidInputError, match="not a TOML file"):
         load_recipe(str(file))
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(InvalidInputError, match=r"mine.toml' cannot be read"):
+        load_recipe(str(file))
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.toml")
+        with pytest.raises(InvalidInputError, match="not a plain file"):
+            load_recipe(str(tmp_path / "pipe.toml"))
 
 
 def test_recipes_of_earlier_runs_stay_readable() -> None:
