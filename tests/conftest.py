@@ -62,7 +62,7 @@ SLOW = (
     "training/test_kill.py",
     "training/run/test_loop.py",
     "training/test_publish.py",
-    "training/test_train_command.py",
+    "training/test_train.py",
     "training/test_training_benchmarks.py",
     "zoo/test_model.py",
 )

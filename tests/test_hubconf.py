@@ -1,4 +1,7 @@
-"""torch.hub: entry points made from the registry, working with torch, numpy and safetensors alone, from everywhere."""
+"""torch.hub: entry points made from the registry, working with torch, numpy and safetensors alone, from everywhere.
+
+Also tested here: zoo/hub_entries.py.
+"""
 
 from __future__ import annotations
 

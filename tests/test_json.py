@@ -1,3 +1,7 @@
+"""JSON that nobody vouches for: nesting is limited, and the canonical layout does not depend on the given one."""
+
+from __future__ import annotations
+
 import json
 import sys
 

@@ -1,4 +1,7 @@
-"""The package as it is shipped: what the wheel holds, that builds repeat, and that it works away from the clone."""
+"""The package as it is shipped: what the wheel holds, that builds repeat, and that it works away from the clone.
+
+Also tested here: _version.py.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What an algorithm knows of layers: one table {type of step -> rule}, and the types that it refuses, with the reason.
 
-Every type of step is in one or the other of every algorithm's table (tests/test_layers.py), so that a new
+Every type of step is in one or the other of every algorithm's table (tests/network/test_layers.py), so that a new
 layer is either taught or refused on purpose. CONTRIBUTING.md says how to add one.
 """
 

@@ -1,4 +1,7 @@
-"""The adversary: exact boxes, attacks that find what is there, successes that count only where our own code agrees."""
+"""The adversary: attacks that find what is there, successes that count only where our own code agrees.
+
+Also tested here: attacks/adversarial_check.py, attacks/autoattack.py.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,11 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from acert_zoo import attack, certify
 from acert_zoo.attacks.attack import attack_certificates, refuse_refuted
-from acert_zoo.attacks.exact_box import Box, attack_box, distance, inside, parse_radii
-from acert_zoo.attacks.pgd import float_neighbours, random_corners, random_points
+from acert_zoo.attacks.exact_box import parse_radii
 from acert_zoo.errors import (
     InvalidInputError,
     MissingDependencyError,
@@ -52,50 +52,6 @@ def pixels(*values: float) -> Tensor:
 def exact_distance(a: Tensor, b: Tensor) -> Fraction:
     pairs = zip(a.flatten().tolist(), b.flatten().tolist(), strict=True)
     return max(abs(Fraction(p) - Fraction(q)) for p, q in pairs)
-
-
-def test_box_of_a_pixel_that_float32_cannot_move_by_a_small_radius():
-    box = attack_box(pixels(1.0, 0.5, 0.0), torch.tensor([1e-9], dtype=torch.float64))
-    assert box.lower.flatten().tolist() == [1.0, 0.5, 0.0]
-    assert box.upper.flatten()[:2].tolist() == [1.0, 0.5]
-    assert 0 < box.upper.flatten()[2].item() <= 1e-9
-
-
-@given(
-    st.lists(st.floats(0, 1, width=32), min_size=1, max_size=6),
-    st.one_of(st.floats(0, 1), st.floats(1e-300, 1e-6), st.sampled_from([2 / 255, 0.1, 2.0**-149])),
-)
-def test_box_is_the_largest_inside_the_exact_one(values, eps):
-    images, radius = pixels(*values), torch.tensor([eps], dtype=torch.float64)
-    box = attack_box(images, radius)
-    for end, away in ((box.lower, -1.0), (box.upper, 2.0)):
-        beyond = end.nextafter(torch.full_like(end, away))
-        for x, e, b in zip(images.flatten().tolist(), end.flatten().tolist(), beyond.flatten().tolist(), strict=True):
-            assert abs(Fraction(e) - Fraction(x)) <= Fraction(eps)
-            assert 0 <= e <= 1
-            assert not (0 <= b <= 1 and abs(Fraction(b) - Fraction(x)) <= Fraction(eps))
-
-
-@given(
-    st.lists(st.tuples(st.floats(0, 1, width=32), st.floats(0, 1, width=32)), min_size=1, max_size=5),
-    st.floats(0, 1),
-)
-def test_inside_and_distance_agree_with_fractions(pairs, eps):
-    points, images = pixels(*(a for a, _ in pairs)), pixels(*(b for _, b in pairs))
-    true = exact_distance(points, images)
-    got = distance(points, images).item()
-    assert Fraction(got) >= true
-    assert got == 0 or Fraction(math.nextafter(got, 0)) < true
-    for radius in (eps, got, math.nextafter(got, 0.0)):
-        within = bool(inside(points, images, torch.tensor([radius], dtype=torch.float64)).all())
-        assert within == (true <= Fraction(radius))
-
-
-def test_inside_where_the_difference_does_not_fit_a_float64():
-    tiny = 2.0**-149
-    points, images = pixels(1.0), pixels(tiny)  # |x' - x| = 1 - 2^-149, which rounds to 1
-    assert bool(inside(points, images, torch.tensor([1.0], dtype=torch.float64)).all())
-    assert not bool(inside(points, images, torch.tensor([math.nextafter(1.0, 0)], dtype=torch.float64)).all())
 
 
 def test_radii_are_rounded_down_and_checked():
@@ -137,19 +93,6 @@ def test_success_in_float32_alone_counts_only_where_the_program_is_asked_for():
     image = pixels(0.5)
     assert not attack(Rounds().eval(), image, torch.tensor([0]), "0.1", restarts=1).success.any()
     assert attack(Rounds().eval(), image, torch.tensor([0]), "0.1", restarts=1, program=True).radius.tolist() == [0.0]
-
-
-def test_corners_points_and_neighbours_stay_in_the_box():
-    images = torch.rand(4, 3, 5, 5)
-    eps = torch.tensor([1e-8, 1e-3, 0.1, 1.0], dtype=torch.float64)
-    box, generator = attack_box(images, eps), torch.Generator().manual_seed(0)
-    corners = random_corners(box, generator)
-    assert bool(((corners == box.lower) | (corners == box.upper)).all())
-    for points in (corners, random_points(box, generator), float_neighbours(corners, box, generator)):
-        assert bool(inside(points, images, eps).all())
-        assert points.dtype == torch.float32
-    moved = float_neighbours(images, Box(torch.zeros_like(images), torch.ones_like(images)), generator)
-    assert 0 < (moved - images).abs().max() < 1e-6
 
 
 def test_per_image_radii_and_empty_batches():

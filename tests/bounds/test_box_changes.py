@@ -1,4 +1,7 @@
-"""Changes of proved boxes: by hand, against exact rational arithmetic, under hostile summation, on bundled models."""
+"""Changes of proved boxes: by hand, against exact rational arithmetic, under hostile summation, on bundled models.
+
+Also tested here: bounds/margin_rows.py.
+"""
 
 from __future__ import annotations
 

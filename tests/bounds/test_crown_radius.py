@@ -1,4 +1,7 @@
-"""Radii from auto-LiRPA's bounds: what the search claims, its limits, and the labels of what it finds."""
+"""Radii from auto-LiRPA's bounds: what the search claims, its limits, and the labels of what it finds.
+
+Also tested here: bounds/auto_lirpa_cost.py.
+"""
 
 from __future__ import annotations
 

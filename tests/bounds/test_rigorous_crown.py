@@ -1,4 +1,7 @@
-"""The rigorous backward pass: by hand, and on whole networks against exact rationals (rules: test_crown_rules.py)."""
+"""The rigorous backward pass: by hand, and on whole networks against exact rationals (rules: test_crown_rules.py).
+
+Also tested here: bounds/crown_windows.py.
+"""
 
 from __future__ import annotations
 

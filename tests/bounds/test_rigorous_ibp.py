@@ -1,4 +1,7 @@
-"""Rounding-sound bounds against exact rational arithmetic: hand-checkable cases, drawn networks, real networks."""
+"""Rounding-sound bounds against exact rational arithmetic: hand-checkable cases, drawn networks, real networks.
+
+Also tested here: bounds/rigorous_rules.py.
+"""
 
 from __future__ import annotations
 

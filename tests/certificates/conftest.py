@@ -23,6 +23,14 @@ def images() -> Tensor:
     return torch.rand(10, 3, 8, 8, generator=torch.Generator().manual_seed(5))
 
 
+@pytest.fixture(scope="module")
+def labels(model: AcertModel, images: Tensor) -> Tensor:
+    """The model's answers, but for image 3, which it gets wrong."""
+    labels = model(images).argmax(1)
+    labels[3] = (labels[3] + 1) % 4
+    return labels
+
+
 @pytest.fixture
 def file(model: AcertModel, images: Tensor, tmp_path: Path) -> Path:
     labels = model(images).argmax(1)

@@ -1,4 +1,8 @@
-"""`decide`: verdicts on small networks, their file, and what the check makes of files that were tampered with."""
+"""`decide`: verdicts on small networks, their file, and what the check makes of files that were tampered with.
+
+Also tested here: certificates/verdict_file.py, certificates/verdict_check.py, complete/decider.py,
+complete/verdict.py, complete/refutation.py, complete/question.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The result object and its file: numbers by hand, exact comparison with eps, writing and reading back."""
+"""The result object: numbers by hand, exact comparison with eps, saving and loading, a sequence of certificates.
+
+Also tested here: certificates/certificate.py.
+"""
 
 from __future__ import annotations
 
@@ -8,57 +11,18 @@ import math
 import os
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from acert_zoo.certificates.file import format_file, parse, read_file
-from acert_zoo.certificates.lines import Header, Line, radius_text
+from acert_zoo.certificates.file import read_file
+from acert_zoo.certificates.lines import Line
 from acert_zoo.certificates.results import Certificates
 from acert_zoo.certificates.writer import CertificateWriter
 from acert_zoo.errors import CertificateFileError, InvalidInputError
-from acert_zoo.rounding import weakest
+from tests.support.certificates import certificates, header
 
 ROOT = os.geteuid() == 0 if hasattr(os, "geteuid") else False
-
-
-def header(**changes: object) -> Header:
-    values = {
-        "package_version": "0.1.0",
-        "model": "small",
-        "model_version": 1,
-        "weights_sha256": "a" * 64,
-        "network_sha256": "b" * 64,
-        "method": "ibp",
-        "rounding": "real-sound",
-        "certifies": "label",
-        "dataset": None,
-        "split": None,
-        "n": 0,
-        "created": "2026-01-01T00:00:00+00:00",
-    }
-    return Header(**(values | changes))  # type: ignore[arg-type]
-
-
-def certificates(radii: list[float], correct: list[bool] | None = None) -> Certificates:
-    n = len(radii)
-    correct = [r > 0 for r in radii] if correct is None else correct
-    return Certificates(
-        header=header(n=n),
-        radius=torch.tensor(radii, dtype=torch.float64),
-        margin=torch.tensor([0.5 if r > 0 else math.nan for r in radii], dtype=torch.float64),
-        prediction=torch.zeros(n, dtype=torch.int64),
-        label=torch.tensor([0 if c else 1 for c in correct], dtype=torch.int64),
-        method=["ibp"] * n,
-        roundings=["real-sound"] * n,
-        seconds=torch.full((n,), 0.25, dtype=torch.float64),
-        ids=[f"image {i}" for i in range(n)],
-        pixel_sha256=["c" * 64] * n,
-    )
 
 
 def test_numbers_by_hand() -> None:
@@ -130,13 +94,6 @@ def test_save_and_load(tmp_path: Path) -> None:
     result.save(tmp_path / "c.jsonl")  # replaces
 
 
-@given(st.floats(0, 1))
-def test_radius_text_claims_no_more(radius: float) -> None:
-    text = radius_text(radius)
-    assert Fraction(text) <= Fraction(radius)
-    assert float(text) == radius
-
-
 def test_save_into_nowhere(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="does not exist"):
         certificates([0.5]).save(tmp_path / "missing" / "c.jsonl")
@@ -147,74 +104,6 @@ def test_load_missing(tmp_path: Path) -> None:
         Certificates.load(tmp_path / "none.jsonl")
     with pytest.raises(CertificateFileError, match="cannot be read"):
         Certificates.load(tmp_path)
-
-
-def test_incomplete_file(tmp_path: Path) -> None:
-    content = format_file(header(n=2), certificates([0.5, 0.25]).lines())
-    rows = content.splitlines(keepends=True)
-    path = tmp_path / "c.jsonl"
-    path.write_bytes(b"".join(rows[:2]))
-    with pytest.raises(CertificateFileError, match="holds 1 certificates where its header announces 2"):
-        Certificates.load(path)
-    assert Certificates.load(path, partial=True).radius.tolist() == [0.5]
-    path.write_bytes(content[:-20])
-    with pytest.raises(CertificateFileError, match="ends in the middle of line 3"):
-        Certificates.load(path)
-    file = read_file(path, partial=True)
-    assert file.torn
-    assert not file.complete
-    assert len(file.lines) == 1
-
-
-def line(**changes: object) -> Line:
-    values = vars(certificates([0.5]).lines()[0])
-    return Line(**(values | changes))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"radius": "NaN"}, "radius"),
-        ({"radius": "1.5"}, "radius"),
-        ({"radius": "-0.1"}, "radius"),
-        ({"radius": 0.5}, "radius"),
-        ({"radius": "0x1"}, "radius"),
-        ({"radius": "1e999999999"}, "radius"),
-        ({"margin": math.inf}, "margin"),
-        ({"margin": 10**400}, "margin"),
-        ({"margin": True}, "margin"),
-        ({"label": -1}, "label"),
-        ({"label": 1.0}, "label"),
-        ({"label": 10**30}, "label"),
-        ({"prediction": True}, "prediction"),
-        ({"pixel_sha256": "C" * 64}, "pixel_sha256"),
-        ({"pixel_sha256": "c" * 63}, "pixel_sha256"),
-        ({"id": ""}, "id"),
-        ({"id": 3}, "id"),
-        ({"rounding": "exact"}, "rounding"),
-        ({"seconds": -1.0}, "seconds"),
-        ({"certifies": "both"}, "certifies"),
-    ],
-)
-def test_a_line_checks_itself(change: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        line(**change)
-
-
-@pytest.mark.parametrize(
-    "change", [{"label": 1}, {"margin": None}, {"margin": -1.0}, {"certifies": "prediction", "label": 1}]
-)
-def test_contradictions(change: dict[str, object]) -> None:
-    wrong = line(**change)
-    assert len(wrong.contradictions()) >= 1
-    content = format_file(header(n=1, certifies=wrong.certifies), [wrong])
-    with pytest.raises(CertificateFileError, match="line 2"):
-        parse(content)
-    assert parse(content, keep_altered=True).lines == (wrong,)
-
-
-def test_a_cascade_has_no_single_margin() -> None:
-    assert line(margin=None, route=0).contradictions() == []
 
 
 def test_the_header_says_the_weakest_level_that_there_is(tmp_path: Path) -> None:
@@ -239,24 +128,6 @@ def test_the_header_says_the_weakest_level_that_there_is(tmp_path: Path) -> None
     assert Certificates.load(path).rounding == "float64"
 
 
-def test_a_line_weaker_than_the_header_is_refused() -> None:
-    (line,) = certificates([0.25]).lines()
-    with pytest.raises(CertificateFileError, match="line 2: rounding 'float32' is weaker than the header's"):
-        parse(format_file(header(n=1), [dataclasses.replace(line, rounding="float32")]))
-
-
-@pytest.mark.parametrize("key", ["n", "created", "package_version"])
-def test_runs_may_differ_in(key: str) -> None:
-    assert header(**{key: 7 if key == "n" else "x"}).differences(header()) == []
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("weights_sha256", None), ("rounding", "float32"), ("method", "crown"), ("model_version", 2)]
-)
-def test_runs_must_agree_in(key: str, value: object) -> None:
-    assert header(**{key: value}).differences(header()) == [key]
-
-
 def test_a_sequence_of_certificates() -> None:
     result = certificates([0.0, 0.1, 2 / 255])
     first, last = result[0], result[-1]
@@ -268,31 +139,3 @@ def test_a_sequence_of_certificates() -> None:
         assert [one.certified(eps) for one in result] == result.certified(eps).tolist()
     with pytest.raises(IndexError):
         result[len(result)]
-
-
-@pytest.mark.parametrize(
-    ("index", "rows"),
-    [
-        (slice(1, None), [1, 2]),
-        (slice(None, None, -1), [2, 1, 0]),
-        ([2, 0], [2, 0]),
-        (torch.tensor([-1]), [2]),
-        (np.array([0, 2]), [0, 2]),
-        (torch.tensor([True, False, True]), [0, 2]),
-        (np.array([False, True, False]), [1]),
-        ([], []),
-        (slice(3, 9), []),
-    ],
-)
-def test_some_of_the_certificates(index: Any, rows: list[int]) -> None:
-    result = certificates([0.0, 0.1, 2 / 255])
-    some = result[index]
-    assert some.lines() == [result.lines()[i] for i in rows]
-    assert (len(some), some.header.n) == (len(rows), len(rows))
-    assert some.rounding == (weakest(some.roundings) if rows else result.rounding)
-
-
-@pytest.mark.parametrize("index", ["0", True, 1.0, None, [True], torch.tensor(1.5), [0.5], torch.ones(2, 2).long()])
-def test_what_is_no_index(index: Any) -> None:
-    with pytest.raises(InvalidInputError, match="certificates are chosen by"):
-        certificates([0.0, 0.1, 2 / 255])[index]

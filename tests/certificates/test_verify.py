@@ -1,4 +1,7 @@
-"""Proving a file again: honest files pass, every kind of change is told, and the search is not used."""
+"""Proving a file again: honest files pass, every kind of change is told, and the search is not used.
+
+Also tested here: certificates/model_verifiers.py, certificates/verify_report.py.
+"""
 
 from __future__ import annotations
 

@@ -24,20 +24,8 @@ N = 12
 
 
 @pytest.fixture(scope="module")
-def model() -> nn.Module:
-    return small_model(1)
-
-
-@pytest.fixture(scope="module")
 def images() -> Tensor:
     return torch.rand(N, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture(scope="module")
-def labels(model: nn.Module, images: Tensor) -> Tensor:
-    labels = model(images).argmax(1)
-    labels[3] = (labels[3] + 1) % 4
-    return labels
 
 
 def test_resume_skips_what_is_there(model: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""`acert-zoo certify`: what it certifies, what it says, and what it refuses."""
+"""`acert-zoo certify`: what it certifies, what it says, and what it refuses.
+
+Also tested here: cli/inputs.py, cli/input_images.py, cli/image_files.py, cli/report.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`certify --engine` writes a folder, `verify` proves all of its files, `merge` joins them."""
+"""`certify --engine` writes a folder, `verify` proves all of its files, `merge` joins them.
+
+Also tested here: cli/verify_many.py, certificates/verify_files.py.
+"""
 
 from __future__ import annotations
 

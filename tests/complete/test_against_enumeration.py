@@ -1,4 +1,8 @@
-"""Search and proofs against the exact minimum of tiny networks, found by enumerating activation patterns."""
+"""Search and proofs against the exact minimum of tiny networks, found by enumerating activation patterns.
+
+Also tested here: complete/branching.py, complete/leaf_proof.py, complete/linear_bounds.py, complete/linear_rules.py,
+complete/linear_program.py, complete/optimise.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Properties of networks that one can check by hand, and against exact enumeration."""
+"""Properties of networks that one can check by hand, and against exact enumeration.
+
+Also tested here: complete/conditions.py, complete/counterexample.py.
+"""
 
 from __future__ import annotations
 

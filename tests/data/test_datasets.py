@@ -1,4 +1,7 @@
-"""Data sets: splits, pixels, and the files that users have (NumPy, torchvision, tiny-imagenet-200)."""
+"""Data sets: splits, pixels, and the files that users have (NumPy, torchvision, tiny-imagenet-200).
+
+Also tested here: data/sources.py, data/array_files.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Numbered images from every kind of source: the same pixels, the right labels, ranges, names, and what is refused."""
+"""Numbered images from every kind of source: the same pixels, the right labels, ranges, names, and what is refused.
+
+Also tested here: data/array_source.py, data/folder_source.py, data/tar_source.py, data/pixel_source.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Registering a data set: one TOML file says all; what it gets wrong is named."""
+"""Registering a data set: one TOML file says all; what it gets wrong is named.
+
+Also tested here: data/dataset.py.
+"""
 
 from __future__ import annotations
 

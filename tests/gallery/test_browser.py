@@ -1,4 +1,7 @@
-"""The gallery in a real browser: pages open without complaint, numbers are the package's, everybody can use it."""
+"""The gallery in a real browser: pages open without complaint, numbers are the package's, everybody can use it.
+
+Also tested here: gallery/build.py, gallery/bundle.py, gallery/pages.py, gallery/image_wall.py, cli/site.py.
+"""
 
 from __future__ import annotations
 

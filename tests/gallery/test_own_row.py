@@ -1,4 +1,7 @@
-"""`acert-zoo evaluate`: a model of one's own as a row of the gallery."""
+"""`acert-zoo evaluate`: a model of one's own as a row of the gallery.
+
+Also tested here: cli/evaluate.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The trade-off document: its counts against `Certificates`, its models against the registry, its sources."""
+"""The trade-off document: its counts against `Certificates`, its models against the registry, its sources.
+
+Also tested here: gallery/wording.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Loading from a Hub, with the real client against a real HTTP server."""
+"""Loading from a Hub, with the real client against a real HTTP server.
+
+Also tested here: zoo/download.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The short way to a functional program against torch's own long one: the same networks, the same refusals."""
+"""The short way to a functional program against torch's own long one: the same networks, the same refusals.
+
+Also tested here: network/module_export.py.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Every module here answers otherwise than a reader of its layers would think. Right values come from the module itself,
 from a twin that says plainly what it does, or are worked out by hand.
+
+Also tested here: network/agreement.py, network/known_layers.py, network/state_walk.py.
 """
 
 from __future__ import annotations

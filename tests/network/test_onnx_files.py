@@ -1,4 +1,7 @@
-"""ONNX out and in: parity with onnxruntime, files that other exporters write, refusals; and an outside verifier."""
+"""ONNX out and in: parity with onnxruntime, files that other exporters write, refusals; and an outside verifier.
+
+Also tested here: network/onnx_writer.py.
+"""
 
 from __future__ import annotations
 

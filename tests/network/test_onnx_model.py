@@ -1,4 +1,7 @@
-"""A file's own answers beside the network's: gradients, batches, float64, and differences that nothing may hide."""
+"""A file's own answers beside the network's: gradients, batches, float64, and differences that nothing may hide.
+
+Also tested here: network/onnx_runtime.py.
+"""
 
 from __future__ import annotations
 

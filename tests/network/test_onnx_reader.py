@@ -1,4 +1,7 @@
-"""Graphs as a whole: shape arithmetic of every opset, branches, softmax at the end, inputs and outputs of any rank."""
+"""Graphs as a whole: shape arithmetic of every opset, branches, softmax at the end, inputs and outputs of any rank.
+
+Also tested here: network/onnx_operators.py, network/onnx_values.py.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""training/cards.py as a command: --check names what is stale and writes nothing."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,8 @@
+"""training/cascade.py: from the registry to a cascade that loads by name.
+
+Also tested here: training/cascades/members.py.
+"""
+
 from __future__ import annotations
 
 import json

@@ -1,6 +1,10 @@
+"""From a run to the zoo: one command, versions, what is lost comes back, and what fails leaves the zoo as it was.
+
+Also tested here: training/results/zoo_folder.py.
+"""
+
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from types import ModuleType
@@ -9,17 +13,16 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from torch import nn
 
 import acert_zoo
-from acert_zoo.errors import InvalidInputError, WeightsError
+from acert_zoo.errors import InvalidInputError
 from acert_zoo.zoo import registry, weights
-from tests.support.zoo import empty_zoo, make_data, make_run, plain_figures, small_recipe, snapshot
+from tests.support.zoo import empty_zoo, make_data, make_run, plain_figures, snapshot
 from training import export as module
 from training.export import export
 from training.report import cards, zoo_entry
 from training.results.zoo_folder import ZooFolder
-from training.run.deployment import check_folding, deployed_model, fold, read_run, trained_model
+from training.run.deployment import read_run
 
 
 @pytest.fixture(autouse=True)
@@ -35,103 +38,6 @@ def run(tmp_path: Path) -> Path:
 @pytest.fixture
 def data(tmp_path: Path, run: Path) -> str:
     return str(make_data(tmp_path / "data", run))
-
-
-def small(batchnorm: bool) -> nn.Sequential:
-    middle = [nn.BatchNorm2d(1, eps=1.0)] if batchnorm else []
-    return nn.Sequential(nn.Conv2d(1, 1, 1), *middle, nn.ReLU(), nn.Flatten(), nn.Linear(4, 2))
-
-
-def test_folding_by_hand() -> None:
-    trained, deployed = small(True).eval(), small(False)
-    with torch.no_grad():
-        trained[0].weight.fill_(3.0)
-        trained[0].bias.fill_(1.0)
-        batchnorm = trained[1]
-        batchnorm.weight.fill_(4.0)
-        batchnorm.bias.fill_(0.5)
-        batchnorm.running_mean.fill_(2.0)
-        batchnorm.running_var.fill_(3.0)  # scale = 4 / sqrt(3 + 1) = 2, shift = 0.5 - 2 * 2 = -3.5
-    fold(trained, deployed)
-    assert deployed[0].weight.item() == 6.0
-    assert deployed[0].bias.item() == 2 * 1.0 - 3.5
-    assert torch.equal(deployed[3].weight, trained[4].weight)
-    assert not deployed.training
-
-
-def test_folded_subnormals_become_zero() -> None:
-    trained, deployed = small(True).eval(), small(False)
-    with torch.no_grad():
-        trained[0].weight.fill_(1e-39)
-        trained[1].weight.fill_(1.0)
-    fold(trained, deployed)
-    assert deployed[0].weight.item() == 0.0
-
-
-def test_folding_rounds_float64_products_once() -> None:
-    recipe = small_recipe()
-    from tests.support.zoo import random_network
-
-    trained = random_network(recipe, 3)
-    deployed = fold(trained, module.architectures.build("cnn", **module.arch_arguments(recipe)))
-    conv, norm = trained.layers[1], trained.layers[2]
-    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    exact = conv.weight.double() * scale.view(-1, 1, 1, 1)
-    error = (deployed.layers[1].weight.double() - exact).abs()
-    assert bool((error <= 2.0**-24 * exact.abs() * (1 + 1e-12)).all())  # half a unit in the last place
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda t: t[0].weight.data.fill_(float("nan")), "not finite"),
-        (lambda t: t[0].weight.data.fill_(3e38), "not finite"),
-    ],
-)
-def test_unusable_weights_are_refused(change, message) -> None:
-    trained = small(True).eval()
-    trained[1].weight.data.fill_(100.0)
-    change(trained)
-    with pytest.raises(WeightsError, match=message):
-        fold(trained, small(False))
-
-
-def test_other_architecture_is_refused() -> None:
-    with pytest.raises(WeightsError, match="do not match"):
-        fold(small(True).eval(), nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
-
-
-def test_batchnorm_without_affine_layer_before_is_refused() -> None:
-    trained = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
-    with pytest.raises(WeightsError, match="cannot be folded"):
-        fold(trained, nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
-
-
-def test_a_folded_network_that_differs_is_refused(run: Path) -> None:
-    recipe, state = read_run(run)
-    trained, deployed = trained_model(recipe, state), deployed_model(recipe, state)
-    images = torch.rand(20, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert check_folding(trained, deployed, images) < 1e-5
-    deployed.layers[-1].weight.data *= 1 + 1e-4
-    with pytest.raises(WeightsError, match="2e-05 is accepted"):
-        check_folding(trained, deployed, images)
-
-
-def test_a_bfloat16_run_keeps_bfloat16_weights_but_in_the_head(run: Path) -> None:
-    recipe, state = read_run(run)
-    exact = deployed_model(recipe, state)
-    rough = deployed_model(dataclasses.replace(recipe, precision="bfloat16"), state)
-    weights = [(a, b) for a, b in zip(exact.parameters(), rough.parameters(), strict=True) if a.dim() > 1]
-    assert all(torch.equal(a.bfloat16().float(), b) and not torch.equal(a, b) for a, b in weights[:-1])
-    assert torch.equal(*weights[-1])
-    assert all(torch.equal(a, b) for a, b in zip(exact.parameters(), rough.parameters(), strict=True) if a.dim() == 1)
-
-
-def test_averaged_weights_are_exported_where_the_run_has_them(run: Path) -> None:
-    recipe, state = read_run(run)
-    averaged = {k: v + 1 if k.endswith("layers.1.weight") else v for k, v in state["model"].items()}
-    plain, ema = trained_model(recipe, state), trained_model(recipe, {**state, "ema": averaged})
-    assert torch.equal(ema.layers[1].weight, plain.layers[1].weight + 1)
 
 
 def test_one_command_from_run_to_zoo(tmp_path: Path, run: Path, data: str) -> None:

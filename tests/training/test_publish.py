@@ -1,3 +1,5 @@
+"""Publishing on a Hub, with the real client against a real HTTP server: complete, once, and never over another."""
+
 from __future__ import annotations
 
 import json

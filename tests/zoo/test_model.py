@@ -1,4 +1,7 @@
-"""load_model and AcertModel: names become verified networks, and what does not fit is refused."""
+"""load_model and AcertModel: names become verified networks, and what does not fit is refused.
+
+Also tested here: zoo/load.py, zoo/meta_network.py.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,6 @@ import acert_zoo
 from acert_zoo.errors import AcertZooError, InvalidInputError, UnknownNameError, WeightsError
 from acert_zoo.network.tracing import trace
 from acert_zoo.zoo import registry, weights
-from acert_zoo.zoo.expected_logits import check_expected_logits, compute_expected_logits, reference_images
 from acert_zoo.zoo.model import AcertModel
 from tests.support.models import KWARGS, files_of, record_of, small_model, with_config
 
@@ -123,34 +125,6 @@ def test_a_network_that_does_not_give_its_recorded_logits_is_refused(folder: Pat
     rewrite(folder, expected_logits=expected)
     with pytest.raises(WeightsError, match="does not give its recorded logits"):
         acert_zoo.load_model(folder)
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {},
-        {"logits": []},
-        {"logits": "text"},
-        {"logits": [1.0, 2.0]},
-        {"logits": [[1.0]], "images": 2},
-        {"logits": [[float("inf")] * 4] * 2},
-        {"logits": [[0.0] * 3] * 2},
-        {"logits": [[0.0] * 4] * 2, "images": 10**9},
-    ],
-)
-def test_expected_logits_that_are_none(bad: dict[str, Any]) -> None:
-    with pytest.raises(WeightsError, match="recorded logits"):
-        check_expected_logits(small_model(), (3, 8, 8), bad, "x")
-
-
-def test_reference_images_by_hand() -> None:
-    """2654435761 mod 2^32 >> 24 = 158; twice that: 5308871522 - 4294967296 = 1013904226 >> 24 = 60."""
-    pixels = reference_images((1, 1, 2), images=1).flatten().tolist()
-    assert pixels == [pytest.approx(158 / 255), pytest.approx(60 / 255)]
-    large = reference_images((3, 64, 64))
-    assert (large.min().item(), large.max().item()) == (0, 1)
-    model = small_model()
-    check_expected_logits(model, (3, 8, 8), compute_expected_logits(model, (3, 8, 8)), "x")
 
 
 def test_missing_unexpected_and_misshapen_tensors_are_named(folder: Path) -> None:

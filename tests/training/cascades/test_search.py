@@ -1,3 +1,5 @@
+"""The search for a cascade: the formula by hand and against certificates, fronts, and gates that it finds."""
+
 from __future__ import annotations
 
 import itertools

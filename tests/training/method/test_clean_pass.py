@@ -1,4 +1,7 @@
-"""BatchNorm in training: logits, statistics, their gradients and the running statistics, as torch's layers do it."""
+"""BatchNorm in training: logits, statistics, their gradients and the running statistics, as torch's layers do it.
+
+Also tested here: training/method/batch_norm.py.
+"""
 
 from __future__ import annotations
 

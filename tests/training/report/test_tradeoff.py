@@ -1,3 +1,9 @@
+"""Trade-off figures: the same bytes for the same points, our colours, digests, and where points come from.
+
+Also tested here: training/report/figures.py, training/report/figure_style.py, training/report/tradeoff_figure.py,
+training/report/certified_figure.py, training/tradeoff.py.
+"""
+
 from __future__ import annotations
 
 import io
@@ -17,8 +23,6 @@ from training.export import export
 from training.report import tradeoff
 from training.report.figure_style import THEMES, Point
 from training.report.figures import digest, draw
-from training.report.paper_reference import PAPER
-from training.report.published_fronts import FRONTS, front_eps, front_kind, fronts_of
 from training.results.zoo_folder import ZooFolder
 
 
@@ -86,28 +90,6 @@ def test_only_stale_figures_are_drawn(tmp_path: Path) -> None:
     assert render(POINTS) == ["it-light.svg", "it-dark.svg"]
     assert render(POINTS) == []
     assert render(POINTS[:2], check=True) == ["it-light.svg", "it-dark.svg"]
-
-
-def test_the_papers_points_are_those_of_its_figure() -> None:
-    paper = PAPER["cifar10"]
-    assert paper.acert[2] == (20.28, 75.79)
-    assert (len(paper.acert), len(paper.ibp)) == (8, 6)
-    for curves in PAPER.values():
-        for curve in (curves.acert, curves.ibp):
-            assert list(curve) == sorted(curve)
-            assert [y for _, y in curve] == sorted((y for _, y in curve), reverse=True)
-
-
-def test_published_fronts_are_those_of_their_source() -> None:
-    front = next(f for f in fronts_of("cifar10") if f.eps == "2/255")
-    assert (front.n, front.tuned_on) == (10_000, "validation")
-    assert front.points["SABR"][0] == (60.11, 81.68)
-    assert [f.eps for f in fronts_of("cifar10")] == ["2/255", "8/255"]
-    assert [front_eps(front_kind(f)) for f in fronts_of("tinyimagenet")] == ["1/255"]
-    for f in FRONTS:
-        for curve in f.points.values():
-            assert list(curve) == sorted(curve)
-            assert [y for _, y in curve] == sorted((y for _, y in curve), reverse=True), "none dominates another"
 
 
 def test_every_model_of_a_data_set_is_in_its_figures() -> None:

@@ -1,4 +1,7 @@
-"""The loop: saving and resuming, failures that keep the last good state, and what a step must not do."""
+"""The loop: saving and resuming, failures that keep the last good state, and what a step must not do.
+
+Also tested here: training/run/signals.py.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from acert_zoo.bounds.ibp import robust_margin
-from acert_zoo.data.datasets import to_pixels
-from acert_zoo.network.tracing import trace
 from tests.support.training import tiny_recipe, write_dataset
-from training.export import epochs_done
 from training.method import objectives
 from training.run import loop
-from training.run.deployment import read_run
 from training.run.loop import Trainer, build_model
 from training.run.run_folder import RunError, RunFolder
-from training.run.validation import Validation
 
 
 @pytest.fixture(scope="module")
@@ -118,35 +115,6 @@ def test_the_log_has_what_it_promises(root: str, tmp_path: Path) -> None:
     )
 
 
-def test_export_reads_the_state(root: str, tmp_path: Path) -> None:
-    recipe = tiny_recipe(epochs=2)
-    folder = RunFolder.create(tmp_path / "run", recipe)
-    Trainer(recipe, root).train(folder)
-    stored, state = read_run(folder.path)
-    assert stored == recipe
-    assert epochs_done(recipe, state) == 2
-
-
-def test_duplicated_and_torn_lines_are_dropped(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path / "run", tiny_recipe())
-    for epoch, loss in ((1, 1.0), (2, 2.0), (2, 2.5), (3, 3.0)):
-        folder.log({"epoch": epoch, "loss": loss})
-    with open(folder.path / "log.jsonl", "a") as file:
-        file.write('{"epoch": 4, "lo')
-    folder.trim_log(2)
-    assert folder.rows() == [{"epoch": 1, "loss": 1.0}, {"epoch": 2, "loss": 2.0}]
-
-
-def test_a_run_is_not_overwritten(root: str, tmp_path: Path) -> None:
-    recipe = tiny_recipe()
-    folder = RunFolder.create(tmp_path / "run", recipe)
-    folder.save({"step": 0})
-    with pytest.raises(RunError, match="--resume"):
-        RunFolder.create(tmp_path / "run", recipe)
-    with pytest.raises(RunError, match="not the folder of a training run"):
-        RunFolder(tmp_path).recipe()
-
-
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
     root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
@@ -208,42 +176,6 @@ def test_ctrl_c_and_sigterm_save(root: str, tmp_path: Path, number: signal.Signa
     assert state is not None
     assert state["step"] == 3
     assert signal.getsignal(number) == before
-
-
-def test_the_average_of_weights_by_hand(root: str) -> None:
-    recipe = tiny_recipe(optimizer={"ema": 0.3})
-    trainer = Trainer(recipe, root)
-    average = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-    for t in (1, 2, 3):
-        trainer.train_step()
-        d = min(0.3, (1 + t) / (10 + t))
-        for key, value in trainer.model.state_dict().items():
-            average[key] = d * average[key] + (1 - d) * value if value.is_floating_point() else value.clone()
-    assert trainer.average is not None
-    for key, value in trainer.average.model.state_dict().items():
-        torch.testing.assert_close(value, average[key], rtol=1e-5, atol=1e-7)
-    assert trainer.final_model is trainer.average.model
-
-
-def test_validation_against_a_count_image_by_image(root: str) -> None:
-    recipe = tiny_recipe(validation_images=37)
-    trainer = Trainer(recipe, root)
-    for _ in range(6):
-        trainer.train_step()
-    validation = Validation(recipe, root, torch.device("cpu"))
-    measured = validation.measure(trainer.model)
-    network = trace(trainer.model).fold_batchnorm().detach()
-    images, labels = to_pixels(validation.images), validation.labels
-    assert len(labels) == 37
-    assert measured["accuracy"] == pytest.approx(100 * (network(images).argmax(1) == labels).float().mean().item())
-    with torch.no_grad():
-        for eps in ("0.1", "0.3", "0.4"):
-            proved = (robust_margin(network, images, labels, float(eps)) > 0).float().mean().item()
-            assert measured[f"certified_{eps}"] == pytest.approx(100 * proved)
-        fine = torch.linspace(0, 0.1, 2001)
-        curve = torch.stack([(robust_margin(network, images, labels, e.item()) > 0).float().mean() for e in fine])
-    assert measured["acr_percent"] == pytest.approx(100 * torch.trapezoid(curve, fine / 0.1).item(), abs=1.0)
-    assert measured["acr"] == pytest.approx(measured["acr_percent"] / 100 * 0.1)
 
 
 def test_the_step_never_waits_for_a_device(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
