@@ -21,7 +21,8 @@ from tests.support.training import tiny_batch, tiny_model, tiny_recipe, write_da
 from training.method import objectives
 from training.method.adaptive_radius import AdaptiveRadius
 from training.method.loss import Batch, ibp_margins
-from training.run.loop import StepLoss, Trainer
+from training.run.gradients import StepLoss
+from training.run.loop import Trainer
 from training.train import main
 
 

@@ -1,11 +1,15 @@
 """Lower precision of a training step: the affine layers and what lies between them; statistics, the head, losses and
 master weights stay float32. Certification never sees it, and neither does validation.
+
+`bfloat16` is a dtype of activations and layers (`lowered`); `tf32` is a way in which a GPU multiplies float32 numbers,
+with 11 bits of each factor (`products`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +19,23 @@ from acert_zoo.bounds.ibp import Ball
 from acert_zoo.network.graph import Network
 from acert_zoo.network.layers import Affine
 from training.compute import kernels
+
+PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}  # and their dtypes
+
+
+@contextmanager
+def products(precision: str, device: torch.device) -> Iterator[None]:
+    """Float32 products and convolutions on a GPU as `precision` says within the block; others are as they are."""
+    if precision != "tf32" or device.type != "cuda":
+        yield
+        return
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def lowered(network: Network, dtype: torch.dtype) -> Network:

@@ -19,7 +19,7 @@ from torch import Tensor
 from acert_zoo.bounds.ibp import Ball, Interval, input_box, margin_bounds, propagate, smallest_margin
 from acert_zoo.network.graph import Network
 from acert_zoo.network.layers import Normalize
-from training.compute.precision import lowered, relu_rule
+from training.compute.precision import PRECISIONS, lowered, relu_rule
 from training.method import regularizers
 from training.method.clean_pass import CleanPass, clean_pass
 from training.method.schedules import kappa_at
@@ -72,8 +72,7 @@ class Batch:
 
     @property
     def _precision(self) -> torch.dtype:
-        dtype: torch.dtype = getattr(torch, self.recipe.precision)
-        return dtype
+        return PRECISIONS[self.recipe.precision]
 
 
 @dataclass

@@ -21,6 +21,7 @@ from acert_zoo.exact_numbers import parse_eps
 from acert_zoo.network.architectures import ARCHITECTURES
 
 RECIPES = Path(__file__).parent
+REPLAYABLE = ("acert", "ibp", "crown-ibp", "standard")
 
 
 def _in(where: str, value: float, low: float, high: float = math.inf) -> None:
@@ -176,8 +177,9 @@ class Recipe:
     label_smoothing: float = 0.0  # of the standard objective
     initialization: str = "ibp"  # ibp: normal(0, sqrt(2 pi) / fan_in); torch: the framework's default
     init_from: str = ""  # folder of a run, or a zoo model, whose weights are the initial ones
-    precision: str = "float32"  # of a step's activations and products, bounds included; validation is float32
+    precision: str = "float32"  # float32, tf32 (on a GPU), bfloat16: of a step's products; validation is float32
     compile: bool = False  # elementwise passes as torch.compile's loops
+    cuda_graph: bool = False  # on a GPU: launches of steps whose radius stands still, recorded once and replayed
     precise_bn: int = 0  # batches over which BatchNorm's running statistics are taken anew when training ends
     validation_images: int = 5000  # how many of the held-out images are looked at after each epoch
     validate_every: int = 1  # epochs from one look to the next; the last epoch is always looked at
@@ -193,7 +195,12 @@ class Recipe:
         dataset_info(self.dataset)
         _one_of("architecture", self.arch, ARCHITECTURES)
         _one_of("initialization", self.initialization, ("ibp", "torch"))
-        _one_of("precision", self.precision, ("float32", "bfloat16"))
+        _one_of("precision", self.precision, ("float32", "tf32", "bfloat16"))
+        if self.cuda_graph and self.objective not in REPLAYABLE:
+            raise InvalidInputError(
+                f"recipe key 'cuda_graph' is for objectives that draw no random numbers ({', '.join(REPLAYABLE)}), "
+                f"not for {self.objective!r}"
+            )
         _in("kappa", self.kappa, 0, 1)
         _in("kappa_start", self.kappa_start, -1, 1)
         _in("epochs", self.epochs, 1)

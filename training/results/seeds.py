@@ -18,7 +18,14 @@ from acert_zoo.zoo import registry
 from training.results.evaluation import Evaluation
 from training.results.zoo_folder import ZooFolder, document_head, dump_json, write_atomic
 
-FREE = ("seed", "validate_every", "validation_images", "precision", "compile")  # may differ: not what is learned
+FREE = (
+    "seed",
+    "validate_every",
+    "validation_images",
+    "precision",
+    "compile",
+    "cuda_graph",
+)  # may differ: not what is learned
 
 
 def read_seeds(path: Path, weights_sha256: str | None) -> list[dict[str, Any]]:

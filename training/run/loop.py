@@ -8,7 +8,6 @@ and before each save.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -18,18 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from acert_zoo.data.registration import dataset_info
-from acert_zoo.errors import InvalidInputError
 from acert_zoo.network import architectures
 from acert_zoo.network.tracing import trace
 from training.compute import distributed, kernels
-from training.method import regularizers, schedules
+from training.method import schedules
 from training.method.clean_pass import clean_pass, update_running_statistics
 from training.method.initialization import ibp_initialization
 from training.method.loss import Batch, Loss
-from training.method.objectives import find_objective
 from training.recipes.recipe import Recipe
 from training.run.batches import Batches, generator
-from training.run.optimization import WeightAverage, build_optimizer, weights_of
+from training.run.gradients import Gradients
+from training.run.optimization import WeightAverage, build_optimizer
 from training.run.run_folder import RunError, RunFolder
 from training.run.signals import StopSignals
 from training.run.validation import Validation
@@ -58,24 +56,6 @@ def build_model(recipe: Recipe) -> nn.Module:
     return model.to(memory_format=torch.channels_last)
 
 
-class StepLoss(nn.Module):
-    """Batch -> Loss as a module, the form that DistributedDataParallel wraps."""
-
-    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
-        super().__init__()
-        self.model, self.recipe = model, recipe
-        self.objective = find_objective(recipe.objective)
-
-    def forward(self, batch: Batch) -> Loss:
-        loss = self.objective(batch)
-        if not isinstance(loss, Loss):
-            raise InvalidInputError(f"objective {self.recipe.objective!r} gave {type(loss).__name__}; expected a Loss")
-        if self.recipe.optimizer.l1:
-            penalty = regularizers.l1(weights_of(self.model))
-            loss = dataclasses.replace(loss, total=loss.total + self.recipe.optimizer.l1 * penalty)
-        return loss
-
-
 class Trainer:
     """One training run. Raises DatasetNotFoundError before anything is written where the data set is missing."""
 
@@ -95,7 +75,7 @@ class Trainer:
         self.average = WeightAverage(self.model, recipe.optimizer.ema) if recipe.optimizer.ema else None
         self.optimizer = build_optimizer(recipe.optimizer, self.model)
         self.scheduler = schedules.learning_rate_schedule(self.optimizer, recipe.optimizer, self.total_steps)
-        self.step_loss = distributed.parallel(StepLoss(self.model, recipe))
+        self.gradients = Gradients(self.model, recipe, self.device)
         self.step, self.seconds, self.learning_rate = 0, 0.0, recipe.optimizer.lr
         self.processor_seconds = 0.0  # of this process and its threads: less than wall time where others had the cores
         self.scales = torch.full((len(self.batches),), torch.nan, device=self.device)  # of the radius search
@@ -130,9 +110,7 @@ class Trainer:
             recipe=recipe,
             noise=lambda: self._noise(images),
         )
-        loss: Loss = self.step_loss(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
+        loss = self.gradients(batch)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optimizer.grad_clip or float("inf"))
         self.optimizer.step()
         self.learning_rate = float(self.scheduler.get_last_lr()[0])

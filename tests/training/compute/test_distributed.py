@@ -43,7 +43,7 @@ from acert_zoo.network.tracing import trace
 from tests.support.training import tiny_batch, tiny_model, tiny_recipe
 from training.compute import distributed
 from training.method.clean_pass import update_running_statistics
-from training.run.loop import StepLoss
+from training.run.gradients import StepLoss
 from training.method.objectives import OBJECTIVES
 distributed.initialize("cpu")
 results = {}

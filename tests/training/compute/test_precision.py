@@ -11,7 +11,7 @@ import torch
 from acert_zoo.bounds.ibp import input_box, margin_bounds, propagate
 from acert_zoo.network.tracing import trace
 from tests.support.training import tiny_batch, tiny_model, tiny_recipe
-from training.compute.precision import logits, lowered, relu_rule
+from training.compute.precision import logits, lowered, products, relu_rule
 from training.method.loss import Loss
 from training.method.objectives import OBJECTIVES
 
@@ -58,3 +58,21 @@ def test_bounds_in_bfloat16_are_those_of_float32_up_to_rounding() -> None:
         rough = lowered(exact, torch.bfloat16)
         got = margin_bounds(rough.head, propagate(rough, box, relu=relu_rule(False)), labels)
         torch.testing.assert_close(got, want, rtol=0.03, atol=0.03 * float(want.abs().max()))
+
+
+def test_tf32_is_a_way_of_a_gpu_to_multiply_within_a_step_alone() -> None:
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    try:
+        matmul.allow_tf32 = cudnn.allow_tf32 = False  # as choose_device leaves them
+        for precision, device in (("tf32", "cpu"), ("float32", "cuda"), ("bfloat16", "cuda")):
+            with products(precision, torch.device(device)):
+                assert (matmul.allow_tf32, cudnn.allow_tf32) == (False, False)
+        with products("tf32", torch.device("cuda")):
+            assert (matmul.allow_tf32, cudnn.allow_tf32) == (True, True)
+        assert (matmul.allow_tf32, cudnn.allow_tf32) == (False, False)
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+    exact, rough = step("acert", True), step("acert", True, precision="tf32")  # on the CPU float32 itself
+    assert torch.equal(exact[0].total, rough[0].total)
+    assert torch.equal(exact[1], rough[1])

@@ -23,7 +23,7 @@ from training.method.adaptive_radius import AdaptiveRadius, adaptive_radius
 from training.method.loss import CLAMP, ibp_margins
 from training.method.objectives import OBJECTIVES, find_objective
 from training.method.regularizers import relu_balance, tightness
-from training.run.loop import StepLoss
+from training.run.gradients import StepLoss
 
 
 def _fixed(radius: Tensor) -> Any:

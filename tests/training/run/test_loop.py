@@ -131,7 +131,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
         poison = loss.total * torch.nan if where == "loss" else loss.total + zero.sqrt()  # gradient of sqrt at 0
         return dataclasses.replace(loss, total=poison)
 
-    monkeypatch.setattr(trainer.step_loss, "objective", bad)
+    monkeypatch.setattr(trainer.gradients.step_loss, "objective", bad)
     monkeypatch.setattr(loop, "CHECK_EVERY", 1)
     with pytest.raises(RunError, match=r"not finite at step 6, epoch 2"):
         trainer.train(folder, save_minutes=0)
