@@ -2,7 +2,8 @@
 
 efficiency: images a second of two Ray workers of one thread over one, the start of the session and the first shard of
 each worker not counted. Needs two free cores.
-tiny: seconds that certifying the bundled images on Ray takes beyond the plain run, start and end of Ray included.
+tiny: seconds that certifying the bundled images on Ray takes beyond the plain run, start and end of Ray included; in
+two shards, and in one, for which no session of Ray begins.
 driver: peak memory of the driver's loop and files for 10^5 and for 10^6 images, whose radii are simulated: what grows
 with their number would grow without bound.
 """
@@ -106,14 +107,18 @@ def measured_driver() -> Iterator[tuple[str, Any, str]]:
 def measured_tiny(model: str) -> Iterator[tuple[str, Any, str]]:
     images, labels = acert_zoo.sample_data("cifar10")
     acert_zoo.certify(model, images[:1], labels[:1])
-    plain = seconds(lambda: acert_zoo.certify(model, images, labels))
+    for size, shards in ((50, "two shards"), (100, "one shard")):
+        plain = seconds(lambda: acert_zoo.certify(model, images, labels, batch_size=size))  # noqa: B023
+        on_ray = seconds(lambda: on_one_worker(model, size))  # noqa: B023
+        yield f"100 images in {shards}, plain run, s", plain, ""
+        yield f"100 images in {shards}, one Ray worker, s", on_ray, ""
+        yield f"cost of the engine, {shards}, s", on_ray - plain, "under 5"
+
+
+def on_one_worker(model: str, size: int) -> None:
+    options: dict[str, Any] = {"split": "samples", "batch_size": size, "shard_size": size}
     with tempfile.TemporaryDirectory() as out:
-        on_ray = seconds(
-            lambda: acert_zoo.certify_dataset(model, "cifar10", split="samples", out=out, engine="ray", workers=1)
-        )
-    yield "100 images, plain run, s", plain, ""
-    yield "100 images, one Ray worker, s", on_ray, ""
-    yield "cost of the engine, s", on_ray - plain, "under 5"
+        acert_zoo.certify_dataset(model, "cifar10", out=out, engine="ray", workers=1, **options)
 
 
 def measured_efficiency(model: str, n: int) -> Iterator[tuple[str, Any, str]]:

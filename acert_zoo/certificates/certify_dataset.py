@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from acert_zoo.certificates.certifiers import make_certifier
 from acert_zoo.certificates.certify import images_at_a_time, run_header
 from acert_zoo.certificates.engine import Engine
 from acert_zoo.certificates.lines import Header
-from acert_zoo.certificates.open_engine import open_engine
+from acert_zoo.certificates.open_engine import opened
 from acert_zoo.certificates.packed_model import PackedModel
 from acert_zoo.certificates.results import Certificates
 from acert_zoo.certificates.shard_folder import Plan, ShardFolder
@@ -133,7 +134,8 @@ def certify_dataset(
     """
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise InvalidInputError(f"threads must be a positive integer, got {threads!r}")
-    with STANDARD.applied() as caller:
+    with ExitStack() as stack:
+        caller = stack.enter_context(STANDARD.applied())
         if isinstance(model, str):
             from acert_zoo.zoo.load import load_model
 
@@ -148,24 +150,28 @@ def certify_dataset(
             classes_of=getattr(getattr(model, "info", None), "dataset", None),
             resize=resize,
         )
+        size = images_at_a_time(batch_size, method)
+        shard = _shard_size(shard_size, size, method)
+        count = -(-len(source) // shard)
+        # Workers begin, and import torch, while the model is prepared here.
+        own = stack.enter_context(opened(engine, count, address=ray_address, workers=workers, threads=threads))
         first, _ = source.read(range(min(2, len(source)))) if len(source) else (torch.zeros(0, *(shape or ())), None)
         shape = tuple(shape or first.shape[1:])
         settings: dict[str, Any] = {"mean": mean, "std": std, "budget": budget, "device": device}
         certifier = make_certifier(model, (0, *shape), method=method, rounding=rounding, input_shape=shape, **settings)
         check_same_under(caller, model, first)
-        size = images_at_a_time(batch_size, method)
         header = run_header(model, certifier, method, source.labelled, source.dataset, source.split, len(source))
-    plan = Plan(
-        images=len(source),
-        shard_size=_shard_size(shard_size, size, method),
-        batch_size=size,
-        threads=threads,
-        source=source.fingerprint,
-        settings={k: list(v) if isinstance(v, (tuple, list)) else v for k, v in settings.items()},
-        header=header,
-    )
-    folder = ShardFolder(out)
-    with folder.taken(plan) as plan:
+        plan = Plan(
+            images=len(source),
+            shard_size=shard,
+            batch_size=size,
+            threads=threads,
+            source=source.fingerprint,
+            settings={k: list(v) if isinstance(v, (tuple, list)) else v for k, v in settings.items()},
+            header=header,
+        )
+        folder = ShardFolder(out)
+        plan = stack.enter_context(folder.taken(plan))
         job = CertifyJob(
             model=PackedModel.of(model),
             source=source,
@@ -179,16 +185,7 @@ def certify_dataset(
             std=None if std is None else tuple(std),
             device=device,
         )
-        own = (
-            open_engine(str(engine), address=ray_address, workers=workers, threads=threads)
-            if _named(engine)
-            else engine
-        )
-        try:
-            run_shards(own, job, plan, folder, source, progress)  # type: ignore[arg-type]
-        finally:
-            if own is not engine and hasattr(own, "close"):
-                own.close()
+        run_shards(own, job, plan, folder, source, progress)
     return DatasetCertificates(folder.path, plan.header, tuple(folder.file(k) for k in range(plan.shards)))
 
 
@@ -234,14 +231,6 @@ def run_shards(
             f"{done:,} of {plan.images:,} images are certified in {str(folder.path)!r}; the same call goes on."
         )
         raise first
-
-
-def _named(engine: Any) -> bool:
-    if isinstance(engine, str):
-        return True
-    if callable(getattr(engine, "run", None)):
-        return False
-    raise InvalidInputError(f"engine {engine!r:.80}: expected 'local', 'ray', or an object with a method run")
 
 
 def _shard_size(shard_size: int | None, batch_size: int, method: str) -> int:

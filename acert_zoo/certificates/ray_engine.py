@@ -7,9 +7,12 @@ Ray itself runs a shard again whose worker has died; an error of the shard's own
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from acert_zoo._version import SOURCE
@@ -20,6 +23,9 @@ from acert_zoo.errors import InvalidInputError, MissingDependencyError
 RETRIES = 3  # of a shard whose worker died
 AHEAD = 2  # tasks per worker that Ray holds: one running, one waiting
 STARTS = 2  # of a session: on a busy machine Ray's processes may miss their own deadline of some 15 s
+# The modules that a worker begun here imports before its first task comes: torch alone takes it a second or two.
+PRELOAD = "RAY_preload_python_modules"
+PRELOADED = "acert_zoo.certificates.shard_job"
 STORE_BYTES = 256 * 2**20  # of a session on this machine; it holds the job and a few results of 100 KB
 _PREPARED: OrderedDict[bytes, Callable[[range], bytes]] = OrderedDict()  # of this worker process, by the job's object
 
@@ -38,15 +44,10 @@ class RayEngine:
     """
 
     def __init__(self, address: str | None = None, workers: int | None = None, threads: int = 1) -> None:
+        check_arguments(workers)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told what runs here
-        try:
-            import ray
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"the engine needs Ray; install it with: pip install 'acert-zoo[ray] @ {SOURCE}'"
-            ) from error
-        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-            raise InvalidInputError(f"workers must be a positive integer, got {workers!r}")
+        import ray
+
         self.ray: Any = ray
         self.threads = threads
         self.began = False
@@ -107,7 +108,8 @@ class RayEngine:
             }
         for attempt in range(1, STARTS + 1):
             try:
-                self.ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **options)
+                with _preloading():
+                    self.ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **options)
                 break
             except Exception as error:  # Ray's own types, and a bare Exception where its processes are late
                 self.ray.shutdown()
@@ -123,6 +125,38 @@ class RayEngine:
 
     def _cpus(self) -> int:
         return int(self.ray.cluster_resources().get("CPU", 0))
+
+
+def check_arguments(workers: int | None) -> None:
+    """Raises what `RayEngine` would, without importing Ray."""
+    try:
+        found = importlib.util.find_spec("ray")
+    except ValueError:  # a module without a spec is one all the same
+        found = sys.modules["ray"].__spec__
+    if found is None and sys.modules.get("ray") is None:
+        raise MissingDependencyError(f"the engine needs Ray; install it with: pip install 'acert-zoo[ray] @ {SOURCE}'")
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise InvalidInputError(f"workers must be a positive integer, got {workers!r}")
+
+
+def has_session() -> bool:
+    """Whether a session of Ray is open in this process."""
+    ray: Any = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+@contextmanager
+def _preloading() -> Iterator[None]:
+    """Workers of a session that begins within the block import `PRELOADED` while the driver prepares the job."""
+    given = os.environ.get(PRELOAD)
+    os.environ[PRELOAD] = PRELOADED if given is None else f"{given},{PRELOADED}"
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[PRELOAD]
+        else:
+            os.environ[PRELOAD] = given
 
 
 def _run_shard(job: list[Any], start: int, stop: int) -> bytes:

@@ -12,7 +12,7 @@ from torch import nn
 
 from acert_zoo.certificates.lines import Header
 from acert_zoo.certificates.merge import certificate_files
-from acert_zoo.certificates.open_engine import open_engine
+from acert_zoo.certificates.open_engine import opened
 from acert_zoo.certificates.packed_model import PackedModel
 from acert_zoo.certificates.recorded_images import Images
 from acert_zoo.certificates.shard_job import torch_threads
@@ -71,8 +71,7 @@ def verify_files(
     files = tuple(str(path) for path in certificate_files(paths))
     options = {"images": images, "data_root": data_root, "resize": resize, "download": download}
     job = VerifyJob(files, None if model is None else PackedModel.of(model), options, threads)
-    runner = open_engine(engine, address=ray_address, workers=workers, threads=threads)
-    try:
+    with opened(engine, len(files), address=ray_address, workers=workers, threads=threads) as runner:
         outcomes = runner.run(job, ((k, range(k, k + 1)) for k in range(len(files))))
         for done, outcome in enumerate(outcomes, start=1):
             if outcome.error is not None:
@@ -80,9 +79,6 @@ def verify_files(
             yield _report(json.loads(outcome.content))
             if progress is not None:
                 progress(done, len(files))
-    finally:
-        if hasattr(runner, "close"):
-            runner.close()
 
 
 def _report(values: dict[str, Any]) -> VerifyReport:

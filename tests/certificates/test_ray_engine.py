@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
@@ -9,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from acert_zoo.certificates.ray_engine import AHEAD, RayEngine
+from acert_zoo.certificates.open_engine import LocalEngine, opened
+from acert_zoo.certificates.ray_engine import AHEAD, PRELOAD, PRELOADED, RayEngine
 from acert_zoo.errors import InvalidInputError, MissingDependencyError
 
 
@@ -149,6 +152,38 @@ def test_a_shard_that_searches_on_a_gpu_asks_for_one(ray: FakeRay) -> None:
     assert ray.options == {"num_cpus": 1, "num_gpus": 1, "max_retries": 3}
 
 
+def test_workers_that_begin_with_a_session_import_what_they_need(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+    monkeypatch.setattr(ray, "init", lambda **options: seen.append(os.environ.get(PRELOAD)))
+    monkeypatch.delenv(PRELOAD, raising=False)
+    RayEngine()
+    monkeypatch.setenv(PRELOAD, "mine")
+    RayEngine()
+    assert seen == [PRELOADED, f"mine,{PRELOADED}"]
+    assert os.environ[PRELOAD] == "mine"
+    importlib.import_module(PRELOADED)
+
+
+def test_one_shard_begins_no_session_of_this_machine(ray: FakeRay) -> None:
+    with opened("ray", 1) as engine:
+        assert isinstance(engine, LocalEngine)
+    assert ray.begun == 0
+    for shards, address in ((2, None), (1, "auto")):
+        with opened("ray", shards, address=address) as engine:
+            assert isinstance(engine, RayEngine)
+            assert ray.begun == 1
+        assert ray.begun == 0  # ended
+    ray.begun = 1  # the caller's own session
+    with opened("ray", 1) as engine:
+        assert isinstance(engine, RayEngine)
+    assert ray.begun == 1
+    with (
+        pytest.raises(InvalidInputError, match="workers must be a positive integer, got 0"),
+        opened("ray", 1, workers=0),
+    ):
+        pass
+
+
 def test_refusals(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidInputError, match="workers must be a positive integer, got 0"):
         RayEngine(workers=0)
@@ -163,5 +198,6 @@ def test_refusals(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidInputError, match="there is no Ray session at 'x:1': nobody answers"):
         RayEngine("x:1")
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'acert-zoo\[ray\]"):
-        RayEngine()
+    for call in (RayEngine, lambda: opened("ray", 1).__enter__()):
+        with pytest.raises(MissingDependencyError, match=r"pip install 'acert-zoo\[ray\]"):
+            call()
