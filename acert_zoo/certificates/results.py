@@ -295,11 +295,15 @@ class Certificates(Sequence[Certificate]):
         file = read_file(path, partial=partial)
         return cls.from_lines(file.header, file.lines)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Header, summary and one record per image, with its classes' names where known; undefined numbers are None."""
+    def to_dict(self, classes: Sequence[str] | None = None) -> dict[str, Any]:
+        """Header, summary and one record per image, with its classes' names where known; undefined numbers are None.
+
+        Args:
+            classes: the names, where neither data set nor model say them; by default `self.classes`.
+        """
         header = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self.header), "n": len(self)}
         summary = {"accuracy": self.accuracy, "acr": self.acr, "certified": int((self.radius > 0).sum())}
-        images, classes = [], self.classes
+        images, classes = [], self.classes if classes is None else classes
         for line, radius in zip(self.lines(), self.radius.tolist(), strict=True):
             both = (("label_name", line.label), ("prediction_name", line.prediction))
             names = {key: classes[k] for key, k in both if k < len(classes)}

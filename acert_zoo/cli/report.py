@@ -70,7 +70,13 @@ class Report:
         ]
         attack = {} if self.attack is None else {"attack": self.attack.to_dict()}
         notes = {"notes": list(self.inputs.notes)} if self.inputs.notes else {}
-        return {**self.result.to_dict(), "claims": shares, "seconds": self.seconds, **attack, **notes}
+        return {
+            **self.result.to_dict(self.classes or None),
+            "claims": shares,
+            "seconds": self.seconds,
+            **attack,
+            **notes,
+        }
 
     def print(self) -> None:
         """The report for people."""

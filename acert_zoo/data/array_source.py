@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from acert_zoo._files import open_plain
 from acert_zoo.data.dataset import DatasetInfo
 from acert_zoo.data.datasets import load_split, to_pixels
 from acert_zoo.data.registration import dataset_root, register_dataset
@@ -146,6 +147,7 @@ def _mapped(path: str) -> Any:
 @lru_cache(maxsize=4)
 def _mapped_as_of(path: str, changed: int) -> Any:
     try:
+        open_plain(path).close()  # np.load would wait for a pipe
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InvalidInputError(f"{path!r} cannot be read as a .npy array: {error}") from None

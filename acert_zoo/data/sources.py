@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from acert_zoo._files import write_atomically
+from acert_zoo._files import open_plain, read_text, write_atomically
 from acert_zoo.data.array_files import save_one_by_one, save_split
 from acert_zoo.data.dataset import DatasetInfo
 from acert_zoo.data.registration import DATA_ENVIRONMENT_VARIABLE
@@ -104,16 +104,16 @@ def _prepare_tiny(info: DatasetInfo, root: Path) -> None:
     if not (source / "val" / "val_annotations.txt").is_file():
         how = f"Fetch {TINY_URL} and unpack it there (its terms: non-commercial research and education)"
         raise _not_found(info, root, TINY_FOLDER, how)
-    ids = sorted((source / "wnids.txt").read_text().split())
+    ids = sorted(read_text(source / "wnids.txt").split())
     index = {wnid: i for i, wnid in enumerate(ids)}
-    rows = [line.split("\t") for line in (source / "val" / "val_annotations.txt").read_text().splitlines() if line]
+    rows = [line.split("\t") for line in read_text(source / "val" / "val_annotations.txt").splitlines() if line]
     if len(ids) != info.num_classes or any(row[1] not in index for row in rows):
         raise DatasetNotFoundError(f"{source}: wnids.txt or val_annotations.txt is not Tiny ImageNet's")
     test = [(source / "val" / "images" / row[0], index[row[1]]) for row in rows]
     train = [(path, index[wnid]) for wnid in ids for path in _numbered(source / "train" / wnid / "images")]
     for stem, files in (("test", test), ("train", train)):
         _save_decoded(info, root / info.name, stem, files)
-    words = dict(line.split("\t", 1) for line in (source / "words.txt").read_text().splitlines() if "\t" in line)
+    words = dict(line.split("\t", 1) for line in read_text(source / "words.txt").splitlines() if "\t" in line)
     _save_meta(root / info.name, [{"wnid": wnid, "words": words.get(wnid, wnid)} for wnid in ids])
 
 
@@ -127,7 +127,7 @@ def _save_decoded(info: DatasetInfo, folder: Path, stem: str, files: list[tuple[
 
     def decoded() -> Iterator[np.ndarray]:
         for path, _ in files:
-            with Image.open(path) as image:
+            with open_plain(path) as file, Image.open(file) as image:
                 yield np.asarray(image.convert("RGB"))
 
     save_one_by_one(info, folder, stem, decoded(), [label for _, label in files])

@@ -20,6 +20,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from acert_zoo._files import open_plain
 from acert_zoo.data.image_decoding import SUFFIXES, EncodedImage
 from acert_zoo.data.image_files import load_images
 from acert_zoo.errors import InvalidInputError
@@ -104,7 +105,7 @@ class TarSource:
     def read(self, rows: range) -> tuple[Tensor, Tensor | None]:
         encoded, labels = [], []
         for name, sample in self._chosen(rows):
-            with open(name, "rb") as file:
+            with open_plain(name) as file:
                 content = _content(file, sample.image)
                 encoded.append(EncodedImage(f"{self._id(name, sample)}{sample.suffix}", content))
                 if sample.label is not None:
@@ -153,7 +154,7 @@ def _samples_as_of(path: str, changed: int) -> tuple[_Sample, ...]:
     groups: dict[str, dict[str, _Place]] = {}
     last = None
     try:
-        with tarfile.open(path, "r:") as file:
+        with open_plain(path) as opened, tarfile.open(fileobj=opened, mode="r:") as file:
             for member in file:
                 base = os.path.basename(member.name)
                 if not member.isreg() or member.issparse() or base.startswith((".", "__")):

@@ -103,9 +103,10 @@ def _export(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Fun
     except UnsupportedLayerError:
         raise
     except Exception as error:  # the user's own forward runs here: anything may be raised
-        if isinstance(model, torch.jit.ScriptModule):
+        if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
             raise Untraceable(
-                "a scripted module cannot be read by torch.export; give the module that it was made from"
+                "a scripted module cannot be read by torch.export, nor what holds one; "
+                "give the module that it was made from"
             ) from error
         raise Untraceable(
             f"{type(model).__name__} cannot be read by torch.export{_reason(error)}; its forward must not branch on "

@@ -86,6 +86,8 @@ def test_an_onnx_files_normalisation_and_class_names_are_options(zoo: str, tmp_p
     written = run("certify", *normalised, "--classes", names, "--out", out, picture)
     assert written.exit_code == 0
     assert "class-" in written.stdout
+    (image,) = json.loads(run("certify", *normalised, "--classes", names, "--json", picture).stdout)["images"]
+    assert image["prediction_name"] == f"class-{image['prediction']}"
     assert run("verify", out, *normalised).exit_code == 0
     assert run("verify", out, "--onnx", network).exit_code != 0
     refused("2 names; the model has 10", "certify", "--onnx", network, "--classes", "a,b", picture)

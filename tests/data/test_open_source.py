@@ -6,6 +6,7 @@ Also tested here: data/array_source.py, data/folder_source.py, data/tar_source.p
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -135,6 +136,19 @@ def test_labels_and_images_that_cannot_be_used_are_named_when_read(tmp_path: Pat
         source.read(range(1))
     with pytest.raises(InvalidInputError, match=r"image file 'x\.tar/2\.png' is not a readable"):
         source.read(range(1, 2))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
+@pytest.mark.parametrize("name", ["x.npy", "x.tar", "folder/x.tar"])
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InvalidInputError, match="not a plain file"):
+        open_source((tmp_path / name) if "/" not in name else tmp_path / "folder", SHAPE)
+    np.save(tmp_path / "i.npy", ARRAYS)
+    if name == "x.npy":
+        with pytest.raises(InvalidInputError, match="not a plain file"):
+            open_source(tmp_path / "i.npy", SHAPE, labels=tmp_path / name)
 
 
 def test_what_is_refused_by_name(tmp_path: Path) -> None:

@@ -73,8 +73,9 @@ def test_a_scripted_module_is_refused_with_what_to_do():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = torch.jit.script(nn.Sequential(nn.Flatten(), head()))
-    with pytest.raises(UnsupportedLayerError, match="the module that it was made from"):
-        acert_zoo.certify(model.eval(), images())
+    for module in (model, nn.Sequential(model)):
+        with pytest.raises(UnsupportedLayerError, match="the module that it was made from"):
+            acert_zoo.certify(module.eval(), images())
 
 
 def test_constants_that_are_not_finite_are_named():

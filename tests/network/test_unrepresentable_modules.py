@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import acert_zoo
 from acert_zoo.errors import AcertZooError, InvalidInputError, UnsupportedLayerError
+from acert_zoo.network import module_export
 from acert_zoo.network.onnx_files import export_onnx
 from acert_zoo.network.reading import read
 from acert_zoo.network.vnnlib import export_vnnlib
@@ -161,6 +162,16 @@ def test_a_forward_that_cannot_be_followed_is_said_in_plain_words(capfd):
             acert_zoo.certify(Code(function).eval(), torch.rand(2, 1, 4, 4))
         assert "Sym" not in str(raised.value)
     assert capfd.readouterr().err == ""
+
+
+def test_attention_is_refused_by_name_before_it_is_taken_apart(monkeypatch):
+    """Taking a vision transformer apart costs most of a minute; what surely has no rule is named before."""
+    monkeypatch.setattr(module_export, "functional", None)
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    module = Code(lambda m, x, y: y + m.layer(x[:, 0]).mean((1, 2)).unsqueeze(1)).eval()
+    module.layer = layer.eval()
+    with pytest.raises(UnsupportedLayerError, match=r"(attention|layer_norm).* is not supported"):
+        acert_zoo.certify(module, torch.rand(2, 1, 4, 4))
 
 
 def test_no_memory_is_taken_for_what_is_refused():
