@@ -82,6 +82,7 @@ LEVELS = [level.value for level in SELECTABLE_LEVELS]
 @click.option(
     "--engine", type=click.Choice(ENGINES), help="Certify in shards, into the folder of --out; ray: in parallel."
 )
+@click.option("--shard-size", type=click.IntRange(min=1), metavar="N", help="Images of a file of --engine.")
 @click.option("--ray-address", metavar="HOST:PORT", help="A Ray cluster.  [default: this machine]")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Shards that Ray runs at a time.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -98,6 +99,8 @@ def certify(**options: Any) -> int:
     engine: str | None = options["engine"]
     if engine != "ray" and (options["ray_address"] or options["workers"]):
         raise click.UsageError("--ray-address and --workers are for --engine ray.")
+    if engine is None and options["shard_size"]:
+        raise click.UsageError("--shard-size is for --engine.")
     if out is not None and engine is None:
         check_output_file(out)
     shard = None if options["shard"] is None else Shard.parse(options["shard"])

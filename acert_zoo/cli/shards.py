@@ -46,7 +46,7 @@ def certify_in_shards(
                 threads=options["threads"] or 1,
                 progress=progress,
                 **{k: options[k] for k in ("split", "data_root", "labels", "resize", "method", "rounding")},
-                **{k: options[k] for k in ("batch_size", "budget", "device")},
+                **{k: options[k] for k in ("batch_size", "shard_size", "budget", "device")},
             )
     except KeyboardInterrupt as error:
         error.add_note(f"What was certified is in {options['out']}; the same command continues.")

@@ -6,14 +6,21 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from acert_zoo import certify
+from acert_zoo.certificates.certify_dataset import certify_dataset
 from acert_zoo.certificates.open_engine import LocalEngine, opened
 from acert_zoo.certificates.ray_engine import AHEAD, PRELOAD, PRELOADED, RayEngine
+from acert_zoo.certificates.verify_files import verify_files
+from acert_zoo.data.datasets import to_pixels
 from acert_zoo.errors import InvalidInputError, MissingDependencyError
+from acert_zoo.zoo.model import AcertModel
 
 
 class Reference:
@@ -182,6 +189,28 @@ def test_one_shard_begins_no_session_of_this_machine(ray: FakeRay) -> None:
         opened("ray", 1, workers=0),
     ):
         pass
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3])
+def test_bits_do_not_depend_on_the_number_of_workers_and_files_are_verified_by_them(
+    ray: FakeRay, model: AcertModel, tmp_path: Path, cpus: int
+) -> None:
+    ray.resources["CPU"] = cpus
+    pixels = np.random.default_rng(2).integers(0, 256, (18, 8, 8, 3), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", pixels)
+    sizes = {"batch_size": 4, "shard_size": 4}
+    result = certify_dataset(model, tmp_path / "x.npy", out=tmp_path / "run", engine="ray", **sizes)
+    assert (ray.most_waiting, ray.begun) == (min(5, cpus * AHEAD), 0)
+    images = to_pixels(pixels)
+    assert result.load().radius.tolist() == certify(model, images, batch_size=4).radius.tolist()
+    by_id = {str(i): image for i, image in enumerate(images)}
+    reports = list(verify_files([tmp_path / "run"], model=model, images=by_id, engine="ray"))
+    assert ray.put_count == 2
+    assert sorted(report.path for report in reports) == [str(path) for path in result.files]
+    assert all(report.ok for report in reports)
+    by_id["9"] = 1 - by_id["9"]
+    wrong = [r.path for r in verify_files([tmp_path / "run"], model=model, images=by_id, engine="ray") if not r.ok]
+    assert wrong == [str(result.files[2])]
 
 
 def test_refusals(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:

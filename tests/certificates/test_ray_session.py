@@ -17,7 +17,7 @@ from acert_zoo.certificates.certify_dataset import certify_dataset
 from acert_zoo.certificates.results import Certificates
 from acert_zoo.zoo.model import AcertModel
 from tests.support.cli import ROOT, environment
-from tests.support.ray_run import BEGUN, SIZES
+from tests.support.ray_run import BEGUN, SIZES, VERIFIED
 
 N = 40  # ten shards
 LIMIT = 240  # seconds
@@ -59,6 +59,7 @@ def test_a_killed_worker_and_a_killed_driver(model: AcertModel, data: Path, tmp_
     driver = start(data, out)
     said = begun(driver.communicate(timeout=LIMIT)[0])
     assert driver.returncode == 0, said
+    assert f"{VERIFIED} 10" in said
     assert all((out / name).stat().st_mtime_ns == when for name, when in before.items())  # nothing twice
     local = certify_dataset(model, data, out=tmp_path / "local", **SIZES).load()
     result = Certificates.from_lines(

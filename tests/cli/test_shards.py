@@ -15,7 +15,7 @@ import torch
 from acert_zoo import Certificates, certify
 from acert_zoo.certificates.file import format_file, read_file
 from acert_zoo.data.datasets import to_pixels
-from tests.support.cli import cifar_model, make_data, make_zoo, refused, run
+from tests.support.cli import cifar_model, interrupted, make_data, make_zoo, posix, refused, run
 
 
 @pytest.fixture
@@ -72,6 +72,27 @@ def test_what_does_not_go_together(zoo: str, tmp_path: Path) -> None:
     refused("--out FOLDER", *model, "--engine", "local")
     refused("--attack does not go with --engine", *model, "--engine", "local", "--out", tmp_path / "run", "--attack")
     refused("are for --engine ray", *model, "--workers", "2")
+    refused("--shard-size is for --engine", *model, "--shard-size", "8")
     refused("one data set", "certify", "--model", zoo, "--engine", "local", "--out", tmp_path / "run")
     refused("are for --engine ray", "verify", tmp_path, "--ray-address", "x:1")
     refused("holds no certificate file", "verify", tmp_path)
+
+
+@posix
+def test_interrupted_it_keeps_whole_shards_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    make_data(tmp_path / "data", 400)
+    cifar_model().save_pretrained(tmp_path / "model")
+    out = tmp_path / "run"
+    data = ("--data", "cifar10", "--data-root", tmp_path / "data")
+    sizes = ("--batch-size", "2", "--shard-size", "20", "--engine", "local")
+    arguments = ("certify", "--model", tmp_path / "model", *data, *sizes, "--out", out)
+    code, messages = interrupted(arguments, lambda: (out / "shard-0000001.jsonl").exists())
+    assert code == 130, messages
+    assert f"What was certified is in {out}; the same command continues." in messages
+    assert "Traceback" not in messages
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("shard-*")}
+    assert 2 <= len(before) < 20
+    result = run(*arguments, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["images"]) == (0, 400)
+    assert all((out / name).stat().st_mtime_ns == when for name, when in before.items())
+    assert len(list(out.glob("shard-*"))) == 20

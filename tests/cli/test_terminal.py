@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from acert_zoo import Certificates
 from acert_zoo.cli import terminal
-from tests.support.cli import cifar_model, command, environment, make_data, run
-
-posix = pytest.mark.skipif(os.name != "posix", reason="terminals and signals are other ones elsewhere")
+from tests.support.cli import cifar_model, command, environment, interrupted, make_data, posix, run
 
 
 def test_columns_are_aligned_and_plain_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,24 +57,10 @@ def test_interrupted_it_keeps_what_it_has_and_the_same_command_continues(tmp_pat
     out = tmp_path / "out.jsonl"
     data = ("--data", "cifar10", "--data-root", tmp_path / "data")
     arguments = ("certify", "--model", tmp_path / "model", *data, "--batch-size", "2", "--out", out)
-    process = subprocess.Popen(
-        command(*arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-        # a suite run in the background ignores SIGINT, and children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    while process.poll() is None and not (out.exists() and out.read_bytes().count(b"\n") >= 10):
-        time.sleep(0.01)
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGINT)
-    output, messages = process.communicate()
-    assert process.returncode == 130, messages
+    code, messages = interrupted(arguments, lambda: out.exists() and out.read_bytes().count(b"\n") >= 10)
+    assert code == 130, messages
     assert "Traceback" not in messages
     assert str(out) in messages
-    assert output == ""
     part = Certificates.load(out, partial=True)
     assert 8 <= len(part) < n
     kept = out.read_bytes()[: out.read_bytes().rindex(b"\n") + 1].splitlines()[1:]

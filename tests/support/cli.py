@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +23,7 @@ from acert_zoo.zoo import registry
 from acert_zoo.zoo.model import AcertModel
 from acert_zoo.zoo.model_info import ModelInfo
 
+posix = pytest.mark.skipif(os.name != "posix", reason="terminals and signals are other ones elsewhere")
 ROOT = Path(__file__).resolve().parents[2]
 KWARGS = {
     "input_shape": [3, 32, 32],
@@ -105,3 +111,23 @@ def command(*arguments: str | Path) -> list[str]:
 def environment() -> dict[str, str]:
     """For such processes: this tree's package, one thread."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def interrupted(arguments: Sequence[str | Path], due: Callable[[], bool]) -> tuple[int, str]:
+    """The command as a process of its own, sent Ctrl-C once it is `due`: (exit code, stderr). Its stdout is empty."""
+    process = subprocess.Popen(
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        # a suite run in the background ignores SIGINT, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    while process.poll() is None and not due():
+        time.sleep(0.01)
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGINT)
+    output, messages = process.communicate()
+    assert output == ""
+    return process.returncode, messages
