@@ -15,6 +15,7 @@ from typing import Any
 
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.zoo import registry
+from training.recipes.recipe import Recipe
 from training.results.evaluation import Evaluation
 from training.results.zoo_folder import ZooFolder, document_head, dump_json, write_atomic
 
@@ -49,10 +50,11 @@ def store_seed(zoo: ZooFolder, name: str, recipe: Mapping[str, Any], evaluation:
     )
     if info is None:
         raise InvalidInputError(f"the zoo has no model {name!r}")
-    changed = sorted(k for k in {*recipe, *info.recipe} - {*FREE} if recipe.get(k) != info.recipe.get(k))
+    own = Recipe.from_dict(info.recipe).to_dict()  # with what recipes have been given since, at its default
+    changed = sorted(k for k in {*recipe, *own} - {*FREE} if recipe.get(k) != own.get(k))
     if changed:
         raise InvalidInputError(f"the run's recipe differs from that of {info.versioned_name} in {', '.join(changed)}")
-    if recipe["seed"] == info.recipe["seed"]:
+    if recipe["seed"] == own["seed"]:
         raise InvalidInputError(f"the run has the seed of {info.versioned_name}, {recipe['seed']}; expected another")
     accuracy = info.metric("accuracy")
     if accuracy is None or evaluation.n != accuracy.n:
