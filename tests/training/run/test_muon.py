@@ -30,15 +30,44 @@ def test_the_factor_keeps_the_singular_directions(shape: tuple[int, int]) -> Non
     assert ((inside.diag() > 0.65) & (inside.diag() < 1.25)).all()
 
 
-def test_a_step_is_relative_to_the_norm_of_the_weight() -> None:
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e12])
+def test_the_factor_does_not_depend_on_the_size_of_the_gradient(scale: float) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(4, 6)
+    torch.testing.assert_close(orthogonalized(matrix * scale), orthogonalized(matrix), rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_is_relative_to_the_norm_of_the_weight_and_keeps_it() -> None:
     weight = torch.full((2, 1, 2, 2), 3.0, dtype=torch.float64).requires_grad_()
     before = weight.detach().clone()
     optimizer = Muon([{"params": [weight], "orthogonal": True}], lr=0.01)
     torch.manual_seed(0)
     weight.grad = torch.randn_like(weight)
+    update = orthogonalized(weight.grad.flatten(1)).reshape(weight.shape)  # of the first step: the momentum is 0
     optimizer.step()
-    assert (weight.detach() - before).norm() == pytest.approx(0.01 * RELATIVE_STEP * before.norm())
+    expected = before - update * (0.01 * RELATIVE_STEP * before.norm() / update.norm())
+    torch.testing.assert_close(weight.detach(), expected * (before.norm() / expected.norm()))
     assert ((before - weight.detach()) * weight.grad).sum() > 0  # downhill
+
+
+def test_many_steps_do_not_lengthen_a_weight() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(6, 4, 3, 3).requires_grad_()
+    before = float(weight.detach().norm())
+    optimizer = Muon([{"params": [weight], "orthogonal": True}], lr=4e-3)
+    for _ in range(300):
+        weight.grad = torch.randn_like(weight)
+        optimizer.step()
+    assert float(weight.detach().norm()) == pytest.approx(before, rel=1e-4)
+
+
+def test_a_weight_without_gradient_or_length_stays() -> None:
+    weight, zero = torch.ones(2, 3).requires_grad_(), torch.zeros(2, 3).requires_grad_()
+    optimizer = Muon([{"params": [weight, zero], "orthogonal": True}])
+    weight.grad, zero.grad = torch.zeros(2, 3), torch.ones(2, 3)
+    optimizer.step()
+    assert torch.equal(weight, torch.ones(2, 3))
+    assert torch.equal(zero, torch.zeros(2, 3))
 
 
 def test_the_other_groups_follow_adam() -> None:
