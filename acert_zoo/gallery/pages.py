@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from itertools import count
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class Pages:
         datasets = []
         for name, d in self.datasets.items():
             models = [{"name": m["name"]} for m in d["models"]]
-            shown = next((m["name"] for m in d["models"] if m["method"] == "acert"), models[0]["name"])
+            shown = max(d["models"], key=lambda m: (m["method"] == "acert", m["acr"]))["name"]
             facts = {**sample_facts(name), "name": name, "grey_levels": d["grey_levels"], **self._full_bar(name)}
             datasets.append({**facts, "models": models, "shown": shown})
         return self._render("wall.html", data={"datasets": datasets})
@@ -133,7 +134,7 @@ def _figure(m: Metric) -> dict[str, Any]:
     interval = None
     if m.unit == "%" and m.metric != "acr_percent":
         low, high = wilson_interval(round(m.value * m.n / 100), m.n)
-        interval = f"{low:.1f} to {high:.1f} %"
+        interval = _interval(low, high)
     return {
         "title": titles.get(m.metric, f"{m.metric.replace('_', ' ')} at {m.eps}"),
         "term": FIGURE_TERMS.get(m.metric),
@@ -160,10 +161,15 @@ def decided_shares(d: Decided) -> list[dict[str, Any]]:
             "title": title,
             "count": number,
             "share": _down(Fraction(100 * number, d.n)),
-            "interval": "{:.1f} to {:.1f} %".format(*wilson_interval(number, d.n)),
+            "interval": _interval(*wilson_interval(number, d.n)),
         }
         for title, number in rows
     ]
+
+
+def _interval(low: float, high: float) -> str:
+    """An interval in percent with one decimal, rounded outward."""
+    return f"{floor(10 * low) / 10:.1f} to {ceil(10 * high) / 10:.1f} %"
 
 
 def _down(value: float | Fraction, digits: int = 2) -> str:

@@ -55,8 +55,8 @@ export function drawScatter(host, { points, fronts, xTitle, yTitle, label }) {
       group.append(svg("path", { d: symbol(PUBLISHED[index % PUBLISHED.length], 34)(), transform: `translate(${sx(p.x)},${sy(p.y)})`, class: "dot" }));
       group.lastChild.addEventListener("pointerenter", () => show(p, front.title, p.lines));
     }
-    const last = ordered.at(-1);
-    labels.append(svg("text", { x: sx(last.x) + 6, y: sy(last.y) - 6, class: "front-label" }, front.label));
+    const places = [ordered.at(-1), ordered[0], ordered[ordered.length >> 1]].map((p) => [sx(p.x) + 6, sy(p.y) - 6]);
+    labels.append(svg("text", { class: "front-label", "data-places": JSON.stringify(places) }, front.label));
     root.append(group);
   });
   root.append(labels);
@@ -108,15 +108,24 @@ function gap({ sx, sy }, p) {
   return svg("line", { x1: sx(p.x), x2: sx(p.x), y1: sy(p.gap[0]), y2: sy(p.gap[1]), class: `gap ${p.method ? methodClass(p.method) : ""}` });
 }
 
-/** Hides labels of published fronts that would lie on each other or on the boxes `kept`. */
+/**
+ * Puts the label of each published front where it lies on nothing in `kept`, boxes, or removes it. Its end comes first;
+ * elsewhere it may not lie on published points either.
+ */
 function declutter(root, kept) {
+  const dots = [...root.querySelectorAll(".dot")].map((dot) => dot.transform.baseVal[0].matrix).map(({ e, f }) => ({ x: e - 4, y: f - 4, width: 8, height: 8 }));
+  const right = root.viewBox.baseVal.width - 2;
   for (const label of root.querySelectorAll(".front-label")) {
-    const box = label.getBBox();
-    if (box.x + box.width > root.viewBox.baseVal.width) label.setAttribute("x", root.viewBox.baseVal.width - box.width - 2);
-    const mine = label.getBBox();
-    const clash = kept.some((k) => mine.x - 4 < k.x + k.width && k.x < mine.x + mine.width + 4 && mine.y < k.y + k.height && k.y < mine.y + mine.height);
-    if (clash) label.remove();
-    else kept.push(mine);
+    const place = JSON.parse(label.dataset.places).find(([x, y], i) => {
+      label.setAttribute("x", x);
+      label.setAttribute("y", y);
+      const { width } = label.getBBox();
+      if (x + width > right) label.setAttribute("x", right - width);
+      const mine = label.getBBox();
+      return ![...kept, ...(i ? dots : [])].some((k) => mine.x - 4 < k.x + k.width && k.x < mine.x + mine.width + 4 && mine.y < k.y + k.height && k.y < mine.y + mine.height);
+    });
+    if (place) kept.push(label.getBBox());
+    else label.remove();
   }
 }
 

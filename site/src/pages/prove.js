@@ -7,7 +7,7 @@ import { whereServed } from "../shell.js";
 import { epsText } from "../tradeoff-data.js";
 
 const data = embedded("prove-data");
-const state = { model: null, dataset: null, certifier: null, pixels: null, sheet: null, run: 0, radius: null };
+const state = { model: null, dataset: null, certifier: null, pixels: null, label: null, sheet: null, run: 0, radius: null };
 const slider = byId("eps");
 
 /** The slider's radius in pixel units: its stops are those of the trade-off page. */
@@ -57,7 +57,7 @@ async function bundled(chosen) {
 
 function pick(i) {
   for (const [k, button] of [...byId("samples").children].entries()) button.setAttribute("aria-pressed", String(k === i));
-  use(state.sheet.tile(i), `bundled image ${i}: ${state.dataset.classes[state.dataset.labels[i]]}`);
+  use(state.sheet.tile(i), `bundled image ${i}: ${state.dataset.classes[state.dataset.labels[i]]}`, state.dataset.labels[i]);
 }
 
 /** The middle square of a photo, scaled to the model's size. It is read from disk and never leaves this page. */
@@ -93,8 +93,10 @@ function takeDigit() {
   if (state.certifier) says("Draw a digit.");
 }
 
-function use(pixels, title) {
+/** Takes the pixels, of an image whose true class is `label` where that is known. */
+function use(pixels, title, label = null) {
   state.pixels = pixels;
+  state.label = label;
   byId("input").hidden = false;
   paint(byId("input"), pixels, state.model.input_shape);
   byId("input-title").textContent = title;
@@ -130,7 +132,9 @@ async function certify() {
   byId("answer").textContent = state.dataset.classes[prediction];
   byId("radius").textContent = radiusText(radius, state.dataset.grey_levels);
   byId("radius").dataset.value = radius;
-  says(`Found in ${((performance.now() - began) / 1000).toFixed(1)} s, in this page.`);
+  const wrong = state.label !== null && state.label !== prediction;
+  const warning = wrong ? ` The answer is wrong: the image shows class “${state.dataset.classes[state.label]}”. What is shown below is that the answer stays, not that it is right.` : "";
+  says(`Found in ${((performance.now() - began) / 1000).toFixed(1)} s, in this page.${warning}`);
   await bars();
 }
 

@@ -75,6 +75,7 @@ function draw() {
   byId("marks-decided").hidden = !points.some((p) => p.decided);
   byId("marks-gap").hidden = !points.some((p) => p.gap || p.decided);
   byId("marks-published").hidden = !published.length;
+  byId("marks-verified").hidden = byId("networks").hidden = measure === "acr";
   drawScatter(byId("chart"), {
     points,
     fronts: published,
