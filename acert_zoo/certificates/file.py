@@ -1,35 +1,24 @@
 """The certificate file: JSON Lines, one header and one line per image; see docs/certificates.md. Needs no torch.
 
 Reading is strict: unknown keys, unknown schemas, numbers out of range, duplicated images and lines whose checksum does
-not fit are errors. The checksum finds damage, not forgery: what a line claims is to be believed once it was proved
-again (`verify.py`).
+not fit are errors. One line as bytes: `rows.py`; what it says: `lines.py`; proved again: `verify.py`.
 """
 
 from __future__ import annotations
 
 import codecs
-import dataclasses
-import json
-import math
 import os
-import re
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from acert_zoo._files import read_plain
-from acert_zoo._json import parse_json
-from acert_zoo.certificates.lines import Header, InvalidLineError, Line, need, show
+from acert_zoo.certificates.lines import Header, InvalidLineError, Line, need
+from acert_zoo.certificates.rows import decode_row, encode_row, exact_fields, header_fields
 from acert_zoo.errors import CertificateFileError
 from acert_zoo.rounding import weakest
 
 FORMAT = "acert-zoo-certificates"
 SCHEMA_VERSION = 1
-MAX_LINE = 1 << 16  # bytes
-
-_SUFFIX = re.compile(rb', "crc32": "([0-9a-f]{8})"\}')
-_SUFFIX_LENGTH = len(', "crc32": "00000000"}')
 
 
 @dataclass(frozen=True)
@@ -87,9 +76,9 @@ def parse(
         try:
             values, intact = decode_row(row)
             if header is None:
-                header = _header(values)
+                header = Header(**header_fields(values, Header, FORMAT, SCHEMA_VERSION))
             else:
-                line = Line(**_keys(Line, values))
+                line = Line(**exact_fields(Line, values))
                 need(line.certifies == header.certifies, "certifies", line.certifies)
                 level = header.rounding
                 if weakest([line.rounding, level]) != level:
@@ -114,74 +103,11 @@ def parse(
     return CertificateFile(header, tuple(lines), torn, tuple(altered))
 
 
-def _header(values: dict[str, Any]) -> Header:
-    if values.get("format") != FORMAT:
-        raise InvalidLineError(f"not the header of a certificate file (format is {show(values.get('format'))})")
-    version = values.get("schema_version")
-    if type(version) is not int or version != SCHEMA_VERSION:
-        raise InvalidLineError(f"schema_version {show(version)} is not known; this version reads {SCHEMA_VERSION}")
-    return Header(**_keys(Header, {k: v for k, v in values.items() if k not in ("format", "schema_version")}))
-
-
-def decode_row(row: bytes) -> tuple[dict[str, Any], bool]:
-    """(JSON object without its checksum, whether the checksum fits)."""
-    if len(row) > MAX_LINE:
-        raise InvalidLineError(f"longer than {MAX_LINE} bytes")
-    suffix = _SUFFIX.fullmatch(row[-_SUFFIX_LENGTH:])
-    try:
-        values = parse_json(
-            row.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_float, object_pairs_hook=_distinct
-        )
-    except RecursionError:
-        raise InvalidLineError("nested too deeply") from None
-    except InvalidLineError:
-        raise
-    except ValueError as error:  # not UTF-8, not JSON, an integer of thousands of digits
-        raise InvalidLineError(f"not JSON: {str(error)[:200]}") from None
-    if not isinstance(values, dict):
-        raise InvalidLineError("not a JSON object")
-    if suffix is None or "crc32" not in values:
-        raise InvalidLineError('no "crc32" at the end')
-    del values["crc32"]
-    return values, f"{zlib.crc32(row[:-_SUFFIX_LENGTH]):08x}" == suffix[1].decode()
-
-
-def _float(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        _refuse_constant(text)
-    return value
-
-
-def _refuse_constant(name: str) -> Any:
-    raise InvalidLineError(f"{name} is no float64 number")
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise InvalidLineError("a key occurs twice")
-    return values
-
-
-def _keys(cls: type, values: dict[str, Any]) -> dict[str, Any]:
-    wanted = {f.name for f in dataclasses.fields(cls)}
-    if values.keys() != wanted:
-        missing, unknown = sorted(wanted - values.keys()), sorted(values.keys() - wanted)
-        raise InvalidLineError(f"missing keys {missing[:5]}, unknown keys {[show(k) for k in unknown[:5]]}")
-    return values
-
-
 def format_row(item: Header | Line) -> bytes:
     """One line of the file, its newline and checksum included."""
-    values = {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
     if isinstance(item, Header):
-        values = {"format": FORMAT, "schema_version": SCHEMA_VERSION, **values}
-    text = json.dumps(values, allow_nan=False, ensure_ascii=True)[:-1].encode("ascii")
-    row = text + b', "crc32": "%08x"}\n' % zlib.crc32(text)
-    if len(row) > MAX_LINE:
-        raise CertificateFileError(f"a line of {len(row)} bytes is too long for a certificate file")
-    return row
+        return encode_row(item, format=FORMAT, schema_version=SCHEMA_VERSION)
+    return encode_row(item)
 
 
 def format_file(header: Header, lines: Iterable[Line]) -> bytes:

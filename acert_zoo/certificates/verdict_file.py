@@ -1,6 +1,6 @@
 """The verdict file: JSON Lines, one header and one verdict an image, proofs and adversarial images with them.
 
-Rows are written and checked as in `file.py` (strict keys, a checksum each). What is packed and too long for a line goes
+Rows are those of `rows.py` (strict keys, a checksum each). What is packed and too long for a line goes
 to a second file beside it, NAME.data; the line says where, how long, and its sha256. Reading believes nothing:
 `verdict_check.py` proves every verdict again. See docs/decide.md. Needs no torch.
 """
@@ -11,16 +11,14 @@ import base64
 import binascii
 import dataclasses
 import hashlib
-import json
 import os
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from acert_zoo._files import check_output_file, open_plain, read_plain, write_atomically
-from acert_zoo.certificates import file as rows
+from acert_zoo.certificates.rows import decode_row, encode_row, exact_fields, header_fields
 from acert_zoo.errors import CertificateFileError, InvalidInputError
 
 FORMAT = "acert-zoo-verdicts"
@@ -163,11 +161,11 @@ def read_verdicts(path: str | os.PathLike[str], *, partial: bool = False) -> Ver
     header, lines, altered = None, [], []
     for number, part in enumerate(parts, start=1):
         try:
-            values, intact = rows.decode_row(part)
+            values, intact = decode_row(part)
             if header is None:
-                header = _header(values)
+                header = VerdictHeader(**header_fields(values, VerdictHeader, FORMAT, SCHEMA_VERSION))
             else:
-                lines.append(VerdictLine(**_keys(VerdictLine, values)))
+                lines.append(VerdictLine(**exact_fields(VerdictLine, values)))
         except (ValueError, TypeError) as error:
             raise CertificateFileError(f"{path}, line {number}: {error}") from None
         if not intact:
@@ -183,27 +181,10 @@ def read_verdicts(path: str | os.PathLike[str], *, partial: bool = False) -> Ver
     return VerdictFile(Path(path), header, tuple(lines), torn, tuple(altered))
 
 
-def _header(values: dict[str, Any]) -> VerdictHeader:
-    if values.pop("format", None) != FORMAT:
-        raise ValueError("no header of a verdict file")
-    if values.pop("schema_version", None) != SCHEMA_VERSION:
-        raise ValueError(f"its schema_version is not known; this version reads {SCHEMA_VERSION}")
-    return VerdictHeader(**_keys(VerdictHeader, values))
-
-
-def _keys(cls: type, values: dict[str, Any]) -> dict[str, Any]:
-    wanted = {f.name for f in dataclasses.fields(cls)}
-    if values.keys() != wanted:
-        raise ValueError(f"keys {sorted(wanted ^ values.keys())[:5]} are missing or unknown")
-    return values
-
-
 def _row(item: VerdictHeader | VerdictLine) -> bytes:
-    values = {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
     if isinstance(item, VerdictHeader):
-        values = {"format": FORMAT, "schema_version": SCHEMA_VERSION, **values}
-    text = json.dumps(values, allow_nan=False, ensure_ascii=True)[:-1].encode("ascii")
-    return text + b', "crc32": "%08x"}\n' % zlib.crc32(text)
+        return encode_row(item, format=FORMAT, schema_version=SCHEMA_VERSION)
+    return encode_row(item)
 
 
 class VerdictWriter:

@@ -15,7 +15,7 @@ from acert_zoo.certificates.shards import Shard
 from acert_zoo.cli.inputs import data_options, onnx_options, read_inputs, read_model
 from acert_zoo.cli.numbers import parse_share
 from acert_zoo.cli.shards import certify_in_shards
-from acert_zoo.cli.terminal import print_json, progress_bar
+from acert_zoo.cli.terminal import print_json, resumable
 from acert_zoo.cli.threads import default_threads
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact_numbers import parse_pixel_eps
@@ -127,22 +127,17 @@ def certify(**options: Any) -> int:
     inputs = read_inputs(info, shape, options["images"], part=part, **{key: options[key] for key in named})
     settings = {key: options[key] for key in ("method", "rounding", "batch_size", "budget", "out", "device")}
     started = time.perf_counter()
-    try:
-        with progress_bar("certifying", len(inputs.images)) as progress:
-            result = certify_images(
-                model,
-                inputs.images,
-                inputs.labels,
-                ids=inputs.ids,
-                dataset=inputs.dataset,
-                split=inputs.split,
-                progress=progress,
-                **settings,
-            )
-    except KeyboardInterrupt as error:
-        if out is not None:
-            error.add_note(f"What was certified is in {out}; the same command continues.")
-        raise
+    with resumable("certifying", out, len(inputs.images)) as progress:
+        result = certify_images(
+            model,
+            inputs.images,
+            inputs.labels,
+            ids=inputs.ids,
+            dataset=inputs.dataset,
+            split=inputs.split,
+            progress=progress,
+            **settings,
+        )
     seconds = time.perf_counter() - started
     attacked = _attack(model, inputs, result) if options["attack"] else None
     report = Report(

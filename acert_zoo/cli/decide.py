@@ -10,8 +10,8 @@ import click
 
 from acert_zoo._files import check_output_file
 from acert_zoo.cli.inputs import data_options, read_inputs, read_model
-from acert_zoo.cli.numbers import duration, parse_share
-from acert_zoo.cli.terminal import print_facts, print_json, print_table, printable, progress_bar
+from acert_zoo.cli.numbers import duration, parse_share, percent
+from acert_zoo.cli.terminal import print_facts, print_json, print_table, printable, resumable
 from acert_zoo.exact_numbers import parse_eps
 
 if TYPE_CHECKING:
@@ -55,25 +55,20 @@ def decide(**options: Any) -> int:
     shape = getattr(model, "input_shape", None)
     inputs = read_inputs(getattr(model, "info", None), shape, options["images"], **{key: options[key] for key in named})
     started = time.perf_counter()
-    try:
-        with progress_bar("deciding") as progress:
-            result = decide_images(
-                model,
-                inputs.images,
-                inputs.labels,
-                eps=options["eps"],
-                budget=options["budget"],
-                memory=None if options["memory"] is None else options["memory"] * 2**20,
-                out=out,
-                ids=inputs.ids,
-                dataset=inputs.dataset,
-                split=inputs.split,
-                progress=progress,
-            )
-    except KeyboardInterrupt as error:
-        if out is not None:
-            error.add_note(f"What was decided is in {out}; the same command continues.")
-        raise
+    with resumable("deciding", out) as progress:
+        result = decide_images(
+            model,
+            inputs.images,
+            inputs.labels,
+            eps=options["eps"],
+            budget=options["budget"],
+            memory=None if options["memory"] is None else options["memory"] * 2**20,
+            out=out,
+            ids=inputs.ids,
+            dataset=inputs.dataset,
+            split=inputs.split,
+            progress=progress,
+        )
     if options["as_json"]:
         print_json(result.to_dict())
     else:
@@ -84,7 +79,7 @@ def decide(**options: Any) -> int:
 def _print(result: Decisions, description: str, seconds: float) -> None:
     n = len(result)
     facts = [("images", f"{n:,} ({description})"), ("eps", result.header.eps)]
-    facts += [(status, f"{count:,} ({100 * count / n:.1f} %)" if n else "0") for status, count in result.counts.items()]
+    facts += [(status, f"{count:,} ({percent(count, n)})") for status, count in result.counts.items()]
     facts += [("rounding", result.header.rounding), ("time", duration(seconds))]
     print_facts(printable(result.header.model or "a network of no registered name"), facts)
     if n <= 40:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from acert_zoo.cli.numbers import duration
-from acert_zoo.cli.terminal import print_facts, print_json, printable, progress_bar
+from acert_zoo.cli.numbers import duration, percent
+from acert_zoo.cli.terminal import print_facts, print_json, printable, resumable
+from acert_zoo.exact_numbers import down
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,23 +35,19 @@ def certify_in_shards(
     from acert_zoo import certify_dataset
 
     started = time.perf_counter()
-    try:
-        with progress_bar("certifying") as progress:
-            result = certify_dataset(
-                model,
-                options["data"] or images[0],
-                out=options["out"],
-                engine=options["engine"],
-                ray_address=options["ray_address"],
-                workers=options["workers"],
-                threads=options["threads"] or 1,
-                progress=progress,
-                **{k: options[k] for k in ("split", "data_root", "labels", "resize", "method", "rounding")},
-                **{k: options[k] for k in ("batch_size", "shard_size", "budget", "device")},
-            )
-    except KeyboardInterrupt as error:
-        error.add_note(f"What was certified is in {options['out']}; the same command continues.")
-        raise
+    with resumable("certifying", options["out"]) as progress:
+        result = certify_dataset(
+            model,
+            options["data"] or images[0],
+            out=options["out"],
+            engine=options["engine"],
+            ray_address=options["ray_address"],
+            workers=options["workers"],
+            threads=options["threads"] or 1,
+            progress=progress,
+            **{k: options[k] for k in ("split", "data_root", "labels", "resize", "method", "rounding")},
+            **{k: options[k] for k in ("batch_size", "shard_size", "budget", "device")},
+        )
     summary = result.summary([text for text, _ in eps])
     if options["as_json"]:
         print_json({"folder": str(result.folder), "files": len(result.files), **summary})
@@ -61,10 +58,11 @@ def certify_in_shards(
 
 
 def _print(folder: Path, files: int, summary: dict[str, Any], rounding: str, seconds: float) -> None:
-    facts = [("images", f"{summary['images']:,} in {files:,} files")]
+    n = summary["images"]
+    facts = [("images", f"{n:,} in {files:,} files")]
     if summary["accuracy"] is not None:
-        facts.append(("accuracy", f"{100 * summary['accuracy']:.2f} %"))
+        facts.append(("accuracy", percent(round(n * summary["accuracy"]), n)))
     if summary["acr"] is not None:
-        facts.append(("ACR", f"{summary['acr']:.6f}"))
-    facts += [(f"certified at {e}", f"{100 * v:.2f} %") for e, v in summary["certified"].items() if v is not None]
+        facts.append(("ACR", down(summary["acr"], 6)))
+    facts += [(f"certified at {e}", percent(round(n * v), n)) for e, v in summary["certified"].items() if v is not None]
     print_facts(printable(str(folder)), [*facts, ("rounding", rounding), ("time", duration(seconds))])

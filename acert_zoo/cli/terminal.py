@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -90,3 +91,15 @@ def progress_bar(description: str, total: int | None = None) -> Iterator[Progres
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def resumable(description: str, out: Path | None, total: int | None = None) -> Iterator[Progress | None]:
+    """As `progress_bar`, and an interrupt says that `out` keeps what was done, where there is such a file or folder."""
+    try:
+        with progress_bar(description, total) as progress:
+            yield progress
+    except KeyboardInterrupt as error:
+        if out is not None:
+            error.add_note(f"What is done so far is in {out}; the same command continues.")
+        raise
