@@ -15,15 +15,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from acert_zoo._files import write_atomically
-from acert_zoo.data.checks import check_eval_mode
-from acert_zoo.errors import InvalidInputError, UnsupportedLayerError
 from acert_zoo.network.graph import Network
 from acert_zoo.network.layers import (
     Add,
@@ -43,7 +40,7 @@ from acert_zoo.network.layers import (
     Step,
     Tanh,
 )
-from acert_zoo.network.onnx_files import onnx_package
+from acert_zoo.network.onnx_files import export_target, onnx_package
 from acert_zoo.network.onnx_writer import OPSET, WRITERS, Place, convolution_attributes
 from acert_zoo.network.rule_table import RuleTable
 from acert_zoo.network.tracing import trace
@@ -69,17 +66,9 @@ def export_onnx_bounds(
         UnsoundSettingError: a model in train mode.
     """
     onnx = onnx_package()
-    check_eval_mode(model)
-    if hasattr(model, "gates"):
-        raise UnsupportedLayerError("a cascade's certificate is not one interval bound; export its members instead")
-    shape = input_shape or getattr(model, "input_shape", None)
-    if shape is None:
-        raise InvalidInputError("the model does not say its input shape; give input_shape=(C, H, W)")
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise InvalidInputError(f"{str(path)!r}: the folder does not exist")
+    shape, target = export_target(model, path, input_shape)
     network = trace(model, shape).detach().to(torch.float32)
-    proto = _BoundsGraph(onnx, network, tuple(shape)).proto()
+    proto = _BoundsGraph(onnx, network, shape).proto()
     info = getattr(model, "info", None)
     facts = {"statement": STATEMENT, "rounding": "float32", "method": "ibp"}
     if info is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from acert_zoo._version import __version__
 from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import MissingDependencyError
-from acert_zoo.exact_numbers import parse_eps
+from acert_zoo.exact_numbers import decimal_down, down, parse_eps
 from acert_zoo.gallery.decided import Decided
 from acert_zoo.gallery.eps_grid import REACH, eps_grid
 from acert_zoo.gallery.evaluations import StoredEvaluation, wilson_interval
@@ -174,9 +174,7 @@ def _interval(low: float, high: float) -> str:
 
 def _down(value: float | Fraction, digits: int = 2) -> str:
     """`value`, read as the decimal it prints as, cut to `digits` decimals."""
-    exact = value if isinstance(value, Fraction) else Fraction(repr(float(value)))
-    whole, rest = divmod(exact * 10**digits // 1, 10**digits)
-    return f"{whole}.{rest:0{digits}d}"
+    return down(value, digits) if isinstance(value, Fraction) else decimal_down(value, digits)
 
 
 def _clock(seconds: float) -> str:

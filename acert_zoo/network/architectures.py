@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from acert_zoo.errors import InvalidInputError, UnknownNameError
 
 _MAX_PARAMETERS = 200_000_000
+_MAX_SIDE = 4096  # pixels
 
 
 class Normalize(nn.Module):
@@ -56,10 +57,7 @@ class CNN(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = input_shape
-        if len(mean) != channels or len(std) != channels:
-            raise InvalidInputError(
-                f"mean and std need one value for each of {channels} channels, got {mean} and {std}"
-            )
+        _check_constants(channels, mean, std)
         self.input_shape = (channels, height, width)
         self.num_classes = num_classes
         _refuse_absurd_sizes(channels, height, width, convs, hidden, num_classes)
@@ -80,6 +78,20 @@ class CNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.layers(x)
         return logits
+
+
+def _check_constants(channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    if len(mean) != channels or len(std) != channels:
+        raise InvalidInputError(f"mean and std need one value for each of {channels} channels, got {mean} and {std}")
+
+
+def _check_limits(parameters: int, height: int, width: int) -> None:
+    if parameters > _MAX_PARAMETERS:
+        raise InvalidInputError(
+            f"the configuration asks for {parameters:,} parameters; at most {_MAX_PARAMETERS:,} are built"
+        )
+    if max(height, width) > _MAX_SIDE:
+        raise InvalidInputError(f"the configuration asks for {height}x{width} images; at most {_MAX_SIDE} a side")
 
 
 def _conv_size(size: int, kernel: int, stride: int) -> int:
@@ -105,10 +117,7 @@ def _refuse_absurd_sizes(
         parameters += out * (k * k * c + 3)
         c, h, w = out, _conv_size(h, k, stride), _conv_size(w, k, stride)
     parameters += (c * h * w + 3) * hidden + (hidden + 1) * num_classes
-    if parameters > _MAX_PARAMETERS or max(height, width) > 4096:
-        raise InvalidInputError(
-            f"the configuration asks for {parameters:,} parameters; at most {_MAX_PARAMETERS:,} are built"
-        )
+    _check_limits(parameters, height, width)
 
 
 def cnn7(
@@ -194,10 +203,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = input_shape
-        if len(mean) != channels or len(std) != channels:
-            raise InvalidInputError(
-                f"mean and std need one value for each of {channels} channels, got {mean} and {std}"
-            )
+        _check_constants(channels, mean, std)
         _refuse_absurd_resnet(channels, height, width, stem, stem_stride, blocks, num_classes)
         self.input_shape = (channels, height, width)
         self.num_classes = num_classes
@@ -239,10 +245,7 @@ def _refuse_absurd_resnet(
         parameters += out * (9 * c + 9 * out + c + 9)
         c = out
     parameters += (c + 1) * num_classes
-    if parameters > _MAX_PARAMETERS or max(height, width) > 4096:
-        raise InvalidInputError(
-            f"the configuration asks for {parameters:,} parameters; at most {_MAX_PARAMETERS:,} are built"
-        )
+    _check_limits(parameters, height, width)
 
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"cnn": CNN, "cnn7": cnn7, "resnet": ResNet}

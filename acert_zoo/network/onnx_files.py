@@ -63,6 +63,22 @@ def export_onnx(
         InvalidInputError, UnsupportedLayerError, UnsoundSettingError: see `read`; a model in train mode.
     """
     onnx = onnx_package()
+    shape, target = export_target(model, path, input_shape)
+    if target.exists() and not overwrite:
+        raise InvalidInputError(f"{str(path)!r} exists; it is replaced with overwrite=True (--force)")
+    network = read(model, shape).network
+    write_atomically(target, to_proto(onnx, network, shape).SerializeToString())
+
+
+def export_target(
+    model: nn.Module, path: str | os.PathLike[str], input_shape: Sequence[int] | None
+) -> tuple[tuple[int, ...], Path]:
+    """((C, H, W), file) of an export, checked before any work is done.
+
+    Raises:
+        UnsoundSettingError: a model in train mode. UnsupportedLayerError: a cascade.
+        InvalidInputError: no input shape is known, or the folder does not exist.
+    """
     check_eval_mode(model)
     check_one_network(model)
     shape = input_shape or getattr(model, "input_shape", None)
@@ -71,10 +87,7 @@ def export_onnx(
     target = Path(path)
     if not target.parent.is_dir():
         raise InvalidInputError(f"{str(path)!r}: the folder does not exist")
-    if target.exists() and not overwrite:
-        raise InvalidInputError(f"{str(path)!r} exists; it is replaced with overwrite=True (--force)")
-    network = read(model, shape).network
-    write_atomically(target, to_proto(onnx, network, tuple(shape)).SerializeToString())
+    return tuple(shape), target
 
 
 def check_one_network(model: nn.Module) -> None:
