@@ -79,11 +79,16 @@ def parse(
                 header = Header(**header_fields(values, Header, FORMAT, SCHEMA_VERSION))
             else:
                 line = Line(**exact_fields(Line, values))
-                need(line.certifies == header.certifies, "certifies", line.certifies)
+                need(
+                    line.certifies == header.certifies,
+                    "certifies",
+                    line.certifies,
+                    f"the header's {header.certifies!r}",
+                )
                 level = header.rounding
                 if weakest([line.rounding, level]) != level:
                     raise InvalidLineError(f"rounding {line.rounding!r} is weaker than the header's {level!r}")
-                need(line.id not in seen, "id that occurs twice:", line.id)
+                need(line.id not in seen, "id", line.id, "one that does not occur twice")
                 seen.add(line.id)
                 lines.append(line)
                 if not keep_altered and line.contradictions():

@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from acert_zoo.exact_numbers import shortest_down
 from acert_zoo.rounding import BoundMethod, RoundingLevel
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+CERTIFIES = ("label", "prediction")
 _RADIUS = re.compile(r"[0-9]{1,40}(\.[0-9]{1,400})?(e-?[0-9]{1,3})?")
 
 
@@ -59,12 +61,13 @@ class Header:
                 _need_string(name, getattr(self, name))
         if self.model_version is not None:
             _need_integer("model_version", self.model_version)
-        need(self.weights_sha256 is None or _digest(self.weights_sha256), "weights_sha256", self.weights_sha256)
-        need(_digest(self.network_sha256), "network_sha256", self.network_sha256)
-        need(self.rounding in tuple(RoundingLevel), "rounding", self.rounding)
-        need(self.certifies in ("label", "prediction"), "certifies", self.certifies)
+        if self.weights_sha256 is not None:
+            _need_digest("weights_sha256", self.weights_sha256)
+        _need_digest("network_sha256", self.network_sha256)
+        _need_one_of("rounding", self.rounding, RoundingLevel)
+        _need_one_of("certifies", self.certifies, CERTIFIES)
         _need_integer("n", self.n)
-        need(self.norm == "linf", "norm", self.norm)
+        _need_one_of("norm", self.norm, ("linf",))
 
     def differences(self, other: Header) -> list[str]:
         """Names of the fields that must agree for two runs to share a file, and do not."""
@@ -100,18 +103,17 @@ class Line:
 
     def __post_init__(self) -> None:
         _need_string("id", self.id)
-        need(_digest(self.pixel_sha256), "pixel_sha256", self.pixel_sha256)
+        _need_digest("pixel_sha256", self.pixel_sha256)
         _need_integer("label", self.label)
         _need_integer("prediction", self.prediction)
-        need(self.certifies in ("label", "prediction"), "certifies", self.certifies)
-        need(isinstance(self.radius, str) and len(self.radius) < 450, "radius", self.radius)
-        need(_RADIUS.fullmatch(self.radius) is not None and 0 <= float(self.radius) <= 1, "radius", self.radius)
+        _need_one_of("certifies", self.certifies, CERTIFIES)
+        _need_radius("radius", self.radius)
         if self.margin is not None:
             _need_number("margin", self.margin)
         _need_string("method", self.method)
-        need(self.rounding in tuple(RoundingLevel), "rounding", self.rounding)
+        _need_one_of("rounding", self.rounding, RoundingLevel)
         _need_number("seconds", self.seconds)
-        need(self.seconds >= 0, "seconds", self.seconds)
+        need(self.seconds >= 0, "seconds", self.seconds, "a number >= 0")
 
     def contradictions(self) -> list[str]:
         """What cannot be true whatever the image is."""
@@ -140,25 +142,37 @@ def radius_text(radius: float) -> str:
     return text
 
 
-def need(condition: bool, name: str, value: Any) -> None:
+def need(condition: bool, name: str, value: Any, expected: str) -> None:
     if not condition:
-        raise InvalidLineError(f"{name} {show(value)} is not valid")
+        raise InvalidLineError(f"{name} is {show(value)}; expected {expected}")
 
 
 def _need_string(name: str, value: Any) -> None:
-    need(isinstance(value, str) and 0 < len(value) <= 1024, name, value)
+    need(isinstance(value, str) and 0 < len(value) <= 1024, name, value, "a string of 1 to 1,024 characters")
 
 
 def _need_integer(name: str, value: Any) -> None:
-    need(type(value) is int and 0 <= value < 2**31, name, value)
+    need(type(value) is int and 0 <= value < 2**31, name, value, "an integer from 0 to 2^31 - 1")
 
 
 def _need_number(name: str, value: Any) -> None:
-    need(type(value) in (int, float) and abs(value) < 2**1023 and math.isfinite(value), name, value)
+    finite = type(value) in (int, float) and abs(value) < 2**1023 and math.isfinite(value)
+    need(finite, name, value, "a finite number")
 
 
-def _digest(value: Any) -> bool:
-    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
+def _need_digest(name: str, value: Any) -> None:
+    digest = isinstance(value, str) and _DIGEST.fullmatch(value) is not None
+    need(digest, name, value, "64 lower-case hexadecimal digits")
+
+
+def _need_radius(name: str, value: Any) -> None:
+    decimal = isinstance(value, str) and len(value) < 450 and _RADIUS.fullmatch(value) is not None
+    need(decimal and 0 <= float(value) <= 1, name, value, "a decimal number in [0, 1], as a string")
+
+
+def _need_one_of(name: str, value: Any, accepted: Iterable[str]) -> None:
+    names = tuple(accepted)
+    need(value in names, name, value, " or ".join(map(repr, map(str, names))))
 
 
 def show(value: Any) -> str:

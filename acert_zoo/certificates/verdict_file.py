@@ -80,14 +80,16 @@ class VerdictLine:
         for name in ("id", "pixel_sha256", "status", "method", "note"):
             value = getattr(self, name)
             if not isinstance(value, str) or len(value) > 1024:
-                raise CertificateFileError(f"{name} {value!r:.60} is not valid")
+                raise CertificateFileError(f"{name} is {value!r:.60}; expected a string of at most 1,024 characters")
         for name in ("label", "prediction", "cases"):
             if type(getattr(self, name)) is not int or not 0 <= getattr(self, name) < 2**31:
-                raise CertificateFileError(f"{name} {getattr(self, name)!r:.60} is not valid")
+                raise CertificateFileError(
+                    f"{name} is {getattr(self, name)!r:.60}; expected an integer from 0 to 2^31 - 1"
+                )
         if self.status not in STATUSES:
-            raise CertificateFileError(f"status {self.status!r:.60} is not one of {', '.join(STATUSES)}")
+            raise CertificateFileError(f"status is {self.status!r:.60}; expected {' or '.join(map(repr, STATUSES))}")
         if type(self.seconds) not in (int, float) or not (self.bound is None or type(self.bound) in (int, float)):
-            raise CertificateFileError("seconds and bound must be numbers")
+            raise CertificateFileError(f"seconds is {self.seconds!r:.40}, bound {self.bound!r:.40}; expected numbers")
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,14 @@ class VerdictFile:
             except binascii.Error as error:
                 raise CertificateFileError(f"the data of {line.id!r} is no base64: {error}") from error
         if not isinstance(where, dict) or where.keys() != {"offset", "length", "sha256"}:
-            raise CertificateFileError(f"the data of {line.id!r} is described in a way that is not known")
+            raise CertificateFileError(
+                f"the data of {line.id!r} is {where!r:.60}; expected base64, or offset, length and sha256"
+            )
         offset, length = where["offset"], where["length"]
         if not all(type(v) is int and v >= 0 for v in (offset, length)) or length > MAX_DATA:
-            raise CertificateFileError(f"the data of {line.id!r} has no valid place: {offset!r:.40}, {length!r:.40}")
+            raise CertificateFileError(
+                f"data of {line.id!r} at {offset!r:.40} of length {length!r:.40}; expected integers"
+            )
         try:
             with open_plain(data_path(self.path)) as file:
                 file.seek(offset)

@@ -88,7 +88,7 @@ def _parse_labels(text: str) -> list[int]:
     for word in words:
         if not (word.strip().isascii() and word.strip().isdigit() and len(word) < 10):
             raise InvalidInputError(
-                f"{source}: {word.strip()!r} is not a label; 3,8 or a file with one number a line is"
+                f"{source}: {word.strip()!r} is not a label; expected numbers such as 3,8, or a file with one a line"
             )
         labels.append(int(word))
     return labels

@@ -94,13 +94,15 @@ class Proof:
     @classmethod
     def _parse(cls, data: bytes) -> Proof:
         if not data.startswith(_MAGIC):
-            raise CertificateFileError("a proof begins with other bytes than it must")
+            raise CertificateFileError(f"a proof begins with {data[: len(_MAGIC)]!r}; expected {_MAGIC!r}")
         (length,) = struct.unpack_from("<I", data, len(_MAGIC))
         begin = len(_MAGIC) + 4
         header = parse_json(data[begin : begin + length].decode("ascii"))
         sizes = [header["neurons"], *(n for row in header["rows"] for n in row)]
         if not all(type(n) is int and 0 <= n < 2**31 for n in sizes) or type(header["refine"]) is not bool:
-            raise CertificateFileError("the header of a proof is not valid")
+            raise CertificateFileError(
+                f"the header of a proof is {str(header)[:200]}; expected sizes >= 0, and refine true or false"
+            )
         columns = header["neurons"]
         total = 4 * columns + sum(4 * t + columns * s + 4 * m for t, s, m in header["rows"])
         if total > MAX_BYTES:

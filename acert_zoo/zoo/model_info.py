@@ -47,15 +47,13 @@ class Metric:
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise UnknownNameError.near("metric", self.metric, METRICS)
-        if type(self.value) not in (int, float) or not 0 <= self.value <= 100:
-            raise InvalidInputError(
-                f"metric {self.metric!r} has the value {self.value!r}; expected a number in [0, 100]"
-            )
-        if type(self.n) is not int or self.n < 1:
-            raise InvalidInputError(f"metric {self.metric!r} has n = {self.n!r}; expected a positive number of images")
+        share = type(self.value) in (int, float) and 0 <= self.value <= 100
+        _expect(share, f"value of metric {self.metric!r}", self.value, "a number in [0, 100]")
+        counted = type(self.n) is int and self.n >= 1
+        _expect(counted, f"n of metric {self.metric!r}", self.n, "a positive number of images")
         for key in ("unit", "dataset", "split", "eps", "method", "rounding"):
-            if not isinstance(getattr(self, key), str | None):
-                raise InvalidInputError(f"metric {self.metric!r}: {key} {getattr(self, key)!r} is not a string")
+            value = getattr(self, key)
+            _expect(isinstance(value, str | None), f"{key} of metric {self.metric!r}", value, "a string")
         if (self.metric == "certified_accuracy") != (self.eps is not None and self.metric != "acr_percent"):
             raise InvalidInputError(f"metric {self.metric!r} with eps {self.eps!r}: certified accuracies need an eps")
 
@@ -77,10 +75,10 @@ class HubLocation:
     revision: str
 
     def __post_init__(self) -> None:
-        if not isinstance(self.repo_id, str) or not _REPO.fullmatch(self.repo_id):
-            raise InvalidInputError(f"Hub repository {self.repo_id!r}: expected owner/name")
-        if not isinstance(self.revision, str) or not re.fullmatch(r"[0-9a-f]{40}", self.revision):
-            raise InvalidInputError(f"Hub revision {self.revision!r}: expected a commit id of 40 hexadecimal digits")
+        named = isinstance(self.repo_id, str) and _REPO.fullmatch(self.repo_id)
+        _expect(named, "Hub repository", self.repo_id, "owner/name")
+        pinned = isinstance(self.revision, str) and re.fullmatch(r"[0-9a-f]{40}", self.revision)
+        _expect(pinned, "Hub revision", self.revision, "a commit id of 40 hexadecimal digits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,35 +117,32 @@ class ModelInfo:
     hub: HubLocation | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise InvalidInputError(f"model name {self.name!r}: expected lower-case letters, digits and _")
-        if type(self.version) is not int or not 1 <= self.version < 10**6:
-            raise InvalidInputError(f"{self.name}: version {self.version!r} is not a positive integer")
+        _expect(isinstance(self.name, str) and _NAME.fullmatch(self.name), "model name", self.name, "a-z, 0-9 and _")
+        check = self._check
+        check(type(self.version) is int and 1 <= self.version < 10**6, "version", "a positive integer")
         if self.kind not in KINDS:
             raise UnknownNameError.near("kind of model", self.kind, KINDS)
-        if not isinstance(self.arch, str) or not isinstance(self.arch_kwargs, Mapping):
-            raise InvalidInputError(f"{self.name}: arch is a name and arch_kwargs an object of its arguments")
-        if self.sha256 is not None and (not isinstance(self.sha256, str) or not _DIGEST.fullmatch(self.sha256)):
-            raise InvalidInputError(f"{self.name}: sha256 {self.sha256!r} is not 64 lower-case hexadecimal digits")
-        if self.size is not None and (type(self.size) is not int or self.size < 1):
-            raise InvalidInputError(f"{self.name}: size {self.size!r} is not a positive number of bytes")
-        if self.kappa is not None and (type(self.kappa) not in (int, float) or not 0 <= self.kappa <= 1):
-            raise InvalidInputError(f"{self.name}: kappa {self.kappa!r} is not a number in [0, 1]")
-        if self.parameters is not None and type(self.parameters) is not int:
-            raise InvalidInputError(f"{self.name}: parameters {self.parameters!r} is not a number of parameters")
+        check(isinstance(self.arch, str), "arch", "a name")
+        check(isinstance(self.arch_kwargs, Mapping), "arch_kwargs", "an object")
+        if self.sha256 is not None:
+            digest = isinstance(self.sha256, str) and _DIGEST.fullmatch(self.sha256)
+            check(digest, "sha256", "64 lower-case hexadecimal digits")
+        if self.size is not None:
+            check(type(self.size) is int and self.size >= 1, "size", "a positive number of bytes")
+        if self.kappa is not None:
+            check(type(self.kappa) in (int, float) and 0 <= self.kappa <= 1, "kappa", "a number in [0, 1]")
+        if self.parameters is not None:
+            check(type(self.parameters) is int, "parameters", "an integer")
         for key in ("dataset", "method", "eps_max", "license"):
-            if not isinstance(getattr(self, key), str | None):
-                raise InvalidInputError(f"{self.name}: {key} {getattr(self, key)!r} is not a string")
-        objects = {
-            "recipe": self.recipe,
-            "training": self.training,
-            "expected_logits": {} if self.expected_logits is None else self.expected_logits,
-        }
-        for key, value in objects.items():
-            if not isinstance(value, Mapping):
-                raise InvalidInputError(f"{self.name}: {key} is an object, got {value!r}")
+            check(isinstance(getattr(self, key), str | None), key, "a string")
+        for key in ("recipe", "training"):
+            check(isinstance(getattr(self, key), Mapping), key, "an object")
+        check(isinstance(self.expected_logits, Mapping | None), "expected_logits", "an object")
         if self.file is not None:
-            _check_relative(self.name, self.file)
+            check(_is_plain_relative(self.file), "file", "a plain relative path")
+
+    def _check(self, condition: Any, field_name: str, expected: str) -> None:
+        _expect(condition, f"{self.name}: {field_name}", getattr(self, field_name), expected)
 
     def __repr__(self) -> str:
         accuracy = self.metric("accuracy")
@@ -197,7 +192,7 @@ class ModelInfo:
         values = _arguments(cls, record)
         metrics, hub = values.get("metrics", ()), values.get("hub")
         if not isinstance(metrics, Iterable):
-            raise InvalidInputError(f"metrics is a list, got {metrics!r}")
+            raise InvalidInputError(f"metrics is {metrics!r:.80}; expected a list")
         values["metrics"] = tuple(m if isinstance(m, Metric) else Metric(**_arguments(Metric, m)) for m in metrics)
         if hub is not None and not isinstance(hub, HubLocation):
             values["hub"] = HubLocation(**_arguments(HubLocation, hub))
@@ -207,7 +202,7 @@ class ModelInfo:
 def _arguments(cls: Any, record: Any) -> dict[str, Any]:
     """The keyword arguments of dataclass `cls` from a JSON object, its keys checked."""
     if not isinstance(record, Mapping):
-        raise InvalidInputError(f"a {cls.__name__} is a JSON object, got {type(record).__name__}")
+        raise InvalidInputError(f"a {cls.__name__} is {type(record).__name__}; expected a JSON object")
     known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls)}
     for key in record:
         if key not in known:
@@ -218,7 +213,15 @@ def _arguments(cls: Any, record: Any) -> dict[str, Any]:
     return dict(record)
 
 
-def _check_relative(name: str, file: str) -> None:
-    path = PurePosixPath(file) if isinstance(file, str) else None
-    if path is None or path.is_absolute() or ".." in path.parts or "\\" in file or ":" in file or file != str(path):
-        raise InvalidInputError(f"{name}: file {file!r} is not a plain relative path")
+def _is_plain_relative(file: Any) -> bool:
+    """Whether a path stays below the folder that it is relative to, on every system."""
+    if not isinstance(file, str) or "\\" in file or ":" in file:
+        return False
+    path = PurePosixPath(file)
+    return not path.is_absolute() and ".." not in path.parts and file == str(path)
+
+
+def _expect(condition: Any, what: str, value: object, expected: str) -> None:
+    """Raises an InvalidInputError that names the value and what is accepted, unless `condition` holds."""
+    if not condition:
+        raise InvalidInputError(f"{what} is {value!r:.200}; expected {expected}")
