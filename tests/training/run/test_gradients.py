@@ -1,6 +1,8 @@
 """Replayed steps are the eager ones, and only phases whose numbers stand still are replayed.
 
 A stand-in records on the CPU: its replay runs the function again and writes where the recording wrote, as a graph does.
+
+Also tested here: training/compute/graphs.py.
 """
 
 from __future__ import annotations
