@@ -76,7 +76,8 @@ def run(
         if begun and RunFolder(folder).recipe() != resolved:
             raise InvalidInputError(f"{folder} is a run of another recipe; name another --state")
         resume = folder if begun else None
-        outcome = train(resolved, folder, resume, str(state / "data"), device, minutes, min(2.0, minutes))
+        saving = min(2.0, minutes)
+        outcome = train(resolved, folder, resume, str(state / "data"), device, minutes, saving, "the same call goes on")
         if outcome == "finished":
             for path in write_parts(tensors_of(deployed_model(*read_run(folder))), target):
                 click.echo(f"{path}: {path.stat().st_size:,} bytes")

@@ -138,8 +138,9 @@ def run(
     device_name: str,
     max_minutes: float | None,
     save_minutes: float,
+    again: str = "continue with --resume {}",
 ) -> str:
-    """Begins or resumes a run and trains it; how it ended (see Trainer.train)."""
+    """Begins or resumes a run and trains it; how it ended (see Trainer.train). `again`: what to do where it stopped."""
     device = choose_device(device_name)
     distributed.initialize(device.type)
     with distributed.first_process_of_machine():  # it alone downloads and converts a data set that is not there yet
@@ -165,9 +166,7 @@ def run(
             on_epoch=display.epoch,
             on_step=display.step,
         )
-    ended = (
-        "finished" if outcome == "finished" else f"stopped at step {trainer.step}; continue with --resume {folder.path}"
-    )
+    ended = "finished" if outcome == "finished" else f"stopped at step {trainer.step}; {again.format(folder.path)}"
     click.echo(f"{ended}: {folder.path}" if outcome == "finished" else ended)
     return outcome
 

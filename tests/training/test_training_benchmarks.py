@@ -38,6 +38,19 @@ def test_training_step(load, tmp_path: Path) -> None:
         assert 0 <= results[f"{phase}: IBP evaluations of the search per sample"] <= 2
 
 
+def test_gpu_on_a_cpu(load, tmp_path: Path) -> None:
+    recipe, out = write_recipe(tmp_path / "tiny.toml"), tmp_path / "out.json"
+    module = load("gpu")
+    fast = ("--set", "compile=false", "--steps", 1, "--images", 8, "--model", "mnist_accurate")
+    text = run(module, "--device", "cpu", "--recipe", recipe, *fast, "--json", out)
+    assert "float64 proofs" in text
+    results = json.loads(out.read_text())["results"]
+    assert results["float64 proofs"] == "on cpu"
+    assert results["step, bfloat16: ms"] > 0
+    assert results["radii proved on one of both alone"] == 0
+    assert results["largest relative difference of radii"] == 0
+
+
 def test_radius_search_quality(load, tmp_path: Path) -> None:
     recipe, runs, out = write_recipe(tmp_path / "tiny.toml"), tmp_path / "runs", tmp_path / "out.json"
     module = load("radius_search_quality")
