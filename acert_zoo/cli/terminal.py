@@ -101,5 +101,5 @@ def resumable(description: str, out: Path | None, total: int | None = None) -> I
             yield progress
     except KeyboardInterrupt as error:
         if out is not None:
-            error.add_note(f"What is done so far is in {out}; the same command continues.")
+            error.add_note(f"What was done is in {out}; the same command continues.")
         raise

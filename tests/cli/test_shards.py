@@ -88,7 +88,7 @@ def test_interrupted_it_keeps_whole_shards_and_the_same_command_goes_on(tmp_path
     arguments = ("certify", "--model", tmp_path / "model", *data, *sizes, "--out", out)
     code, messages = interrupted(arguments, lambda: (out / "shard-0000001.jsonl").exists())
     assert code == 130, messages
-    assert f"What was certified is in {out}; the same command continues." in messages
+    assert f"What was done is in {out}; the same command continues." in messages
     assert "Traceback" not in messages
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("shard-*")}
     assert 2 <= len(before) < 20
