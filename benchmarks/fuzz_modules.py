@@ -33,7 +33,7 @@ from acert_zoo.attacks.exact_box import attack_box
 from acert_zoo.attacks.pgd import descend, margin_objective, random_corners, random_points
 from acert_zoo.bounds.certified_prediction import predict_certified
 from acert_zoo.errors import AcertZooError
-from acert_zoo.network.onnx_files import export_onnx
+from acert_zoo.network.onnx.files import export_onnx
 from benchmarks.random_modules import random_module
 
 SHARE = 0.999  # of each certified radius

@@ -24,7 +24,7 @@ from pathlib import Path
 import onnx
 
 from acert_zoo.errors import AcertZooError
-from acert_zoo.network.onnx_files import load_onnx
+from acert_zoo.network.onnx.files import load_onnx
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ import torch
 
 from acert_zoo.complete.property_verifier import PropertyVerifier
 from acert_zoo.errors import AcertZooError
-from acert_zoo.network.onnx_files import load_onnx
-from acert_zoo.network.vnnlib_reader import read_property
+from acert_zoo.network.onnx.files import load_onnx
+from acert_zoo.network.vnnlib.reader import read_property
 
 FIELDS = ("net", "property", "limit", "answer", "cpu_seconds", "wall_seconds", "parts", "known", "note")
 DECIDED = ("unsat", "sat")

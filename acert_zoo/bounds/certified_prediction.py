@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from acert_zoo.bounds.rigorous_ibp import RigorousNetwork
 from acert_zoo.data.checks import check_eval_mode, check_images, uncompiled
 from acert_zoo.exact_numbers import parse_pixel_eps, round_down, round_up
-from acert_zoo.network import known_layers
 from acert_zoo.network.graph import same_network
-from acert_zoo.network.module_state import ModuleState
 from acert_zoo.network.reading import Reading, read
 from acert_zoo.network.torch_defaults import under_standard_defaults
+from acert_zoo.network.torch_modules import known_layers
+from acert_zoo.network.torch_modules.module_state import ModuleState
 from acert_zoo.network.tracing import trace
 from acert_zoo.rounding import RoundingLevel
 

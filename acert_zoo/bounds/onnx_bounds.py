@@ -40,8 +40,8 @@ from acert_zoo.network.layers import (
     Step,
     Tanh,
 )
-from acert_zoo.network.onnx_files import export_target, onnx_package
-from acert_zoo.network.onnx_writer import OPSET, WRITERS, Place, convolution_attributes
+from acert_zoo.network.onnx.files import export_target, onnx_package
+from acert_zoo.network.onnx.writer import OPSET, WRITERS, Place, convolution_attributes
 from acert_zoo.network.rule_table import RuleTable
 from acert_zoo.network.tracing import trace
 

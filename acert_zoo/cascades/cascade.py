@@ -32,10 +32,10 @@ from acert_zoo.errors import InvalidInputError, UnsoundSettingError, Unsupported
 from acert_zoo.exact_numbers import parse_eps, round_up
 from acert_zoo.network.digest import modules_sha256
 from acert_zoo.network.graph import Network
-from acert_zoo.network.known_layers import is_known, is_plain
 from acert_zoo.network.layers import BatchNorm
-from acert_zoo.network.module_state import ModuleState
 from acert_zoo.network.reading import read
+from acert_zoo.network.torch_modules.known_layers import is_known, is_plain
+from acert_zoo.network.torch_modules.module_state import ModuleState
 from acert_zoo.network.tracing import trace
 from acert_zoo.rounding import BoundMethod, RoundingLevel
 

@@ -59,7 +59,7 @@ def export(
 
     model = load_model(name)
     if onnx is not None:
-        from acert_zoo.network.onnx_files import export_onnx
+        from acert_zoo.network.onnx.files import export_onnx
 
         export_onnx(model, onnx, overwrite=force)
         click.echo(f"wrote {onnx}")
@@ -69,7 +69,7 @@ def export(
         export_onnx_bounds(model, onnx_bounds)
         click.echo(f"wrote {onnx_bounds}")
     if vnnlib is not None:
-        from acert_zoo.network.vnnlib import export_vnnlib
+        from acert_zoo.network.vnnlib.writer import export_vnnlib
 
         inputs = read_inputs(
             model.info, model.input_shape, (), data=data, split=split, limit=limit, data_root=data_root

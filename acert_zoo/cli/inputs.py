@@ -82,7 +82,7 @@ def read_model(model: str | None, onnx: Path | None, mean: str | None = None, st
         from acert_zoo import load_model
 
         return load_model(model)
-    from acert_zoo.network.onnx_files import load_onnx
+    from acert_zoo.network.onnx.files import load_onnx
 
     return load_onnx(str(onnx), mean=_numbers(mean, "--mean"), std=_numbers(std, "--std"))
 

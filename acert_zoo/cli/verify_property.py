@@ -32,9 +32,9 @@ def verify_property(network: Path, property_file: Path, timeout: float, memory: 
     if out is not None:
         check_output_file(out)
     from acert_zoo.complete.property_verifier import PropertyVerifier
-    from acert_zoo.network.onnx_files import load_onnx
+    from acert_zoo.network.onnx.files import load_onnx
     from acert_zoo.network.torch_defaults import STANDARD
-    from acert_zoo.network.vnnlib_reader import read_property
+    from acert_zoo.network.vnnlib.reader import read_property
 
     prop = read_property(property_file)
     with STANDARD.applied():

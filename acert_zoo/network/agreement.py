@@ -51,8 +51,8 @@ class Agreement:
     """Compares `model`, of (images - mean) / std where these are given, with `network`, of raw pixels.
 
     Args:
-        known: whether the module is known to do nothing but what the network does (`known_layers.py`): then one
-            comparison at the images is made, of float32 logits.
+        known: whether the module is known to do nothing but what the network does (`torch_modules/known_layers.py`):
+            then one comparison at the images is made, of float32 logits.
     """
 
     def __init__(

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from acert_zoo.data.checks import check_memory
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError
-from acert_zoo.network import known_layers
 from acert_zoo.network.agreement import Agreement, Constants, normalized, random_images
 from acert_zoo.network.graph import Network
 from acert_zoo.network.layers import Normalize
-from acert_zoo.network.module_state import ModuleState
+from acert_zoo.network.torch_modules import known_layers
+from acert_zoo.network.torch_modules.module_state import ModuleState
 from acert_zoo.network.tracing import floating_dtype, renumber, trace
 
 

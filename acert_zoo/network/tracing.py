@@ -1,7 +1,7 @@
 """Any torch module as a `Network`: `trace`, the graph alone (`reading.py` checks it against the module).
 
-Modules of known layers are read as they stand (`known_layers.py`), all others through torch.export
-(`module_export.py`, `aten_reader.py`). An operation that no bound covers is an error with its name, never an
+Modules of known layers are read as they stand (`torch_modules/known_layers.py`), all others through torch.export
+(`module_export.py` and `aten_reader.py` there). An operation that no bound covers is an error with its name, never an
 approximation.
 """
 
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from acert_zoo.errors import InvalidInputError, UnsupportedLayerError
-from acert_zoo.network import known_layers
-from acert_zoo.network import trace_operations as ops
-from acert_zoo.network.builder import Builder, Value
+from acert_zoo.network.building import operations as ops
+from acert_zoo.network.building.builder import Builder, Value
 from acert_zoo.network.graph import Network
 from acert_zoo.network.layers import Linear, Step
+from acert_zoo.network.torch_modules import known_layers
 
 __all__ = ["NetworkModule", "trace"]
 
@@ -72,8 +72,8 @@ def _exported(model: nn.Module, input_shape: Sequence[int] | None) -> tuple[Buil
         )
     if input_shape is None:
         raise InvalidInputError("this network needs its input shape to be traced; give input_shape=(C, H, W)")
-    from acert_zoo.network.aten_reader import read_program
-    from acert_zoo.network.module_export import export
+    from acert_zoo.network.torch_modules.aten_reader import read_program
+    from acert_zoo.network.torch_modules.module_export import export
 
     shape = tuple(input_shape)
     dtype = floating_dtype(model)

@@ -28,9 +28,9 @@ from acert_zoo.errors import (
     MissingDependencyError,
     WeightsError,
 )
-from acert_zoo.network.known_layers import wrapper
 from acert_zoo.network.reading import read
 from acert_zoo.network.torch_defaults import under_standard_defaults
+from acert_zoo.network.torch_modules.known_layers import wrapper
 from acert_zoo.rounding import BoundMethod, RoundingLevel
 from acert_zoo.zoo import resolve, weights
 from acert_zoo.zoo.download import DownloadOptions

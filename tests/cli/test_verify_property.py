@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from acert_zoo.network.onnx_files import export_onnx
+from acert_zoo.network.onnx.files import export_onnx
 from tests.support.cli import refused, run
 
 pytest.importorskip("onnx")

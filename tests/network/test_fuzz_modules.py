@@ -53,7 +53,7 @@ def test_an_export_that_differs_is_found(monkeypatch):
     model[1].register_forward_hook(lambda module, inputs, output: output * torch.tensor([1.0, 1.0]))
     assert compare_export(model, images, (1, 2, 2)) == []
     other = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
-    from acert_zoo.network.onnx_files import export_onnx
+    from acert_zoo.network.onnx.files import export_onnx
 
     monkeypatch.setattr("benchmarks.fuzz_modules.export_onnx", lambda m, path, shape: export_onnx(other, path, shape))
     assert compare_export(model, images, (1, 2, 2)) != []

@@ -3,7 +3,7 @@
 Every module here answers otherwise than a reader of its layers would think. Right values come from the module itself,
 from a twin that says plainly what it does, or are worked out by hand.
 
-Also tested here: network/agreement.py, network/known_layers.py, network/state_walk.py.
+Also tested here: network/agreement.py, network/torch_modules/known_layers.py, network/torch_modules/state_walk.py.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from torch.nn.utils import prune
 
 import acert_zoo
 from acert_zoo.errors import InvalidInputError, UnsoundSettingError, UnsupportedLayerError
-from acert_zoo.network import known_layers
 from acert_zoo.network.architectures import Residual
-from acert_zoo.network.onnx_files import export_onnx
+from acert_zoo.network.onnx.files import export_onnx
 from acert_zoo.network.reading import read
+from acert_zoo.network.torch_modules import known_layers
 from tests.support.attack import lively_model, random_images
 
 BLACK = torch.zeros(1, 1, 4, 4)

@@ -8,8 +8,9 @@ import pytest
 
 from acert_zoo.bounds import auto_lirpa_module, box_changes, crown_rules, ibp, onnx_bounds, rigorous_rules
 from acert_zoo.complete import linear_rules
-from acert_zoo.network import layers, onnx_writer
+from acert_zoo.network import layers
 from acert_zoo.network.layers import Step
+from acert_zoo.network.onnx import writer as onnx_writer
 from acert_zoo.network.rule_table import RuleTable
 from training.method import crown_ibp
 

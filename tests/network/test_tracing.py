@@ -1,8 +1,8 @@
 """Other people's modules as networks: every kind of layer, code in `forward`, refusals that name what is wrong.
 
-Also tested here: network/aten_reader.py, network/aten_rules.py, network/aten_operations.py,
-network/aten_rearrangements.py, network/composed_operations.py, network/trace_operations.py,
-network/pooling_operations.py, network/builder.py.
+Also tested here: network/torch_modules/aten_reader.py, network/torch_modules/aten_rules.py,
+network/torch_modules/aten_operations.py, network/torch_modules/aten_rearrangements.py, network/building/composed.py,
+network/building/operations.py, network/building/pooling.py, network/building/builder.py.
 """
 
 from __future__ import annotations

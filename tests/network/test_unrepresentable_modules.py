@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 import acert_zoo
 from acert_zoo.errors import AcertZooError, InvalidInputError, UnsupportedLayerError
-from acert_zoo.network import module_export
-from acert_zoo.network.onnx_files import export_onnx
+from acert_zoo.network.onnx.files import export_onnx
 from acert_zoo.network.reading import read
-from acert_zoo.network.vnnlib import export_vnnlib
+from acert_zoo.network.torch_modules import module_export
+from acert_zoo.network.vnnlib.writer import export_vnnlib
 
 
 class Code(nn.Module):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from acert_zoo.network.onnx_files import load_onnx
+from acert_zoo.network.onnx.files import load_onnx
 
 onnx = pytest.importorskip("onnx")
 

@@ -9,7 +9,6 @@ not the weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def read_seeds(path: Path, weights_sha256: str | None) -> list[dict[str, Any]]:
     return others if document["weights_sha256"] == weights_sha256 else []
 
 
-def store_seed(zoo: ZooFolder, name: str, recipe: Mapping[str, Any], evaluation: Evaluation) -> None:
+def store_seed(zoo: ZooFolder, name: str, recipe: dict[str, Any], evaluation: Evaluation) -> None:
     """Puts the figures of a run with `recipe` beside those of the newest version of `name`.
 
     Raises:
