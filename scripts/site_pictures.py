@@ -73,8 +73,12 @@ def _nothing(page: Any) -> None:
     pass
 
 
+def _chart(page: Any) -> None:
+    page.locator("section.card").first.evaluate("card => card.scrollIntoView()")
+
+
 PICTURES: dict[str, tuple[str, str, Callable[[Any], None]]] = {
-    "tradeoff": ("index.html#cifar10", "light", _nothing),
+    "tradeoff": ("index.html#cifar10", "light", _chart),
     "wall": ("wall.html#cifar10/cifar10_kappa025/cifar10_cascade", "dark", _nothing),
     "image": ("wall.html#mnist/mnist_kappa000/mnist_cascade/4", "light", _open_image),
     "prove": ("prove.html#mnist_kappa000", "dark", _prove),
