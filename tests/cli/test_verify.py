@@ -85,7 +85,9 @@ def test_image_files_are_found_where_they_lie_now(zoo: str, tmp_path: Path) -> N
     assert run("certify", "--model", zoo, "--out", out, before).exit_code == 0
     assert run("verify", out).exit_code == 0
     shutil.move(before, after)
-    assert run("verify", out).exit_code == 1
+    moved = run("verify", out)
+    assert moved.exit_code == 1
+    assert "--images FOLDER says where it lies now" in moved.stdout
     assert run("verify", out, "--images", after).exit_code == 0
     Image.fromarray(255 - images[1]).save(after / "1.png")
     changed = run("verify", out, "--images", after)
