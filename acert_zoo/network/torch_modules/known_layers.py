@@ -148,7 +148,7 @@ def _read(b: Builder, name: str, module: nn.Module, x: Value) -> Value:
     if layer is None or not is_plain(module):
         raise _Unknown
     if any(
-        type(vars(module)[name]) not in (dict, OrderedDict) for name in _TABLES
+        type(vars(module).get(name)) not in (dict, OrderedDict) for name in _TABLES
     ):  # others may list what they do not hold
         raise _Unknown
     for value in vars(module).values():
