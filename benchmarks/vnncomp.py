@@ -90,16 +90,22 @@ def run(folder: Path, instance: Instance, stretch: float) -> dict[str, object]:
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="CSV, appended to.")
 @click.option("--known", type=click.Path(exists=True, path_type=Path), multiple=True, help="A tool's results.csv.")
 @click.option("--sample", type=click.IntRange(min=1), help="Only so many instances, evenly spaced.")
-@click.option("--only", default="", help="Only instances whose names contain this.")
+@click.option("--only", multiple=True, help="Only instances whose names contain this, in this order; repeatable.")
 @click.option("--limit", type=float, help="Seconds an instance, where the competition gives more.")
 @click.option("--stretch", default=1.0, show_default=True, help="Wall time that is allowed, over the limit.")
 def main(
-    folder: Path, out: Path, known: tuple[Path, ...], sample: int | None, only: str, limit: float | None, stretch: float
+    folder: Path,
+    out: Path,
+    known: tuple[Path, ...],
+    sample: int | None,
+    only: tuple[str, ...],
+    limit: float | None,
+    stretch: float,
 ) -> None:
     """Answers of the instances of FOLDER, against known ones."""
     torch.set_num_threads(1)
     answers = known_answers(folder.name, known)
-    chosen = [i for i in instances(folder) if only in i[0] + i[1]]
+    chosen = list(dict.fromkeys(i for word in only or ("",) for i in instances(folder) if word in i[0] + i[1]))
     if sample is not None and sample < len(chosen):
         chosen = [chosen[k * len(chosen) // sample] for k in range(sample)]
     rows: dict[tuple[str, str], dict[str, object]] = {}

@@ -180,6 +180,7 @@ def one_per_dataset() -> list[str]:
 @click.option("--decide", "decide_eps", metavar="EPS", help="Decide at EPS instead (training/results/decide.py).")
 @click.option("--budget", type=float, default=60.0, show_default=True, help="With --decide: seconds an image.")
 @click.option("--verdicts", type=click.Path(file_okay=False, path_type=Path), help="With --decide: folder of verdicts.")
+@click.option("--autoattack", is_flag=True, help="With --decide: AutoAttack on the images left undecided.")
 @click.option("--shard", metavar="K/N", help="With --decide: only every N-th image, from the K-th on.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the result as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
@@ -199,6 +200,7 @@ def main(
     decide_eps: str | None,
     budget: float,
     verdicts: Path | None,
+    autoattack: bool,
     shard: str | None,
     out: Path | None,
     as_json: bool,
@@ -222,7 +224,8 @@ def main(
         from training.results.decide import decide_and_report
 
         zoo = ZooFolder(root) if root else ZooFolder()
-        decide_and_report(zoo, model_name, decide_eps, limit, verdicts, budget, shard, data_root, store_it=store)
+        options = {"store_it": store, "ensemble": autoattack}
+        decide_and_report(zoo, model_name, decide_eps, limit, verdicts, budget, shard, data_root, **options)
         return
     distributed.initialize("cpu")
     first = distributed.rank() == 0

@@ -3,8 +3,9 @@
     python training/evaluate.py --model NAME --decide 2/255 --limit 200 --verdicts FOLDER [--budget 60] [--shard K/N]
 
 Verdicts, proofs included, go to files of `acert-zoo decide` in FOLDER, one a shard: images K, K + N, K + 2 N, ... of
-the first LIMIT; the same command goes on where it was broken off. With --store what all files of FOLDER hold is
-counted, and the counts go beside the stored evaluation, where cards find them.
+the first LIMIT; the same command goes on where it was broken off. With --autoattack the images left undecided are
+attacked by the ensemble. With --store what all files of FOLDER hold is counted, and the counts go beside the stored
+evaluation, where cards find them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from acert_zoo.complete.verdict import BRANCH_AND_BOUND, NOT_ROBUST, PROOF_METHO
 from acert_zoo.data import datasets
 from acert_zoo.errors import AcertZooError, InvalidInputError
 from acert_zoo.exact_numbers import parse_eps
+from training.results import autoattack
 from training.results.decided_table import decided_table, read_decided
 from training.results.evaluation import floor_decimal
 from training.results.subject import Subject, zoo_subject
@@ -77,6 +79,7 @@ class Decided:
             "certified_accuracy_without_splits": self.percent(status[ROBUST] - by[BRANCH_AND_BOUND]),
             "certified_accuracy": self.percent(status[ROBUST]),
             "attacked_accuracy": self.percent(unbroken),
+            "attacks": ["pgd", "autoattack"] if autoattack.tried(self.lines) else ["pgd"],
             "undecided": self.percent(status[UNDECIDED]),
             "robust_accuracy_95": [round(wilson(status[ROBUST], n)[0], 2), round(wilson(unbroken, n)[1], 2)],
             "seconds": round(seconds, 1),
@@ -192,6 +195,7 @@ def decide_and_report(
     data_root: str | None,
     *,
     store_it: bool,
+    ensemble: bool = False,
 ) -> None:
     """What `training/evaluate.py --decide` does; exits with 2 on what a user can cause."""
     try:
@@ -199,6 +203,11 @@ def decide_and_report(
         part = None if shard is None else Shard.parse(shard)
         path = decide_shard(subject, eps, limit, folder, budget=budget, shard=part, data_root=data_root)
         decided = gather(subject, eps, folder, budget)
+        if ensemble:
+            own = path.with_name(f"{subject.name}.v{subject.version}.{_plain(eps)}.autoattack.jsonl")
+            header = read_verdicts(path, partial=True).header
+            autoattack.attack_undecided(subject, header, decided.lines, own, data_root=data_root)
+            decided = gather(subject, eps, folder, budget)
         click.echo(f"{path}\n{decided_table([decided.to_dict()])}")
         if store_it:
             store(zoo, subject, decided)

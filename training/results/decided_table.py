@@ -24,9 +24,14 @@ def read_decided(path: Path, weights_sha256: str | None) -> list[dict[str, Any]]
 def _shares(e: Mapping[str, Any]) -> str:
     return (
         f"{e['certified_accuracy_ibp']:.1f} | {e['certified_accuracy_without_splits']:.1f} "
-        f"| {e['certified_accuracy']:.1f} | {e['attacked_accuracy']:.1f} | {e['undecided']:.1f} "
+        f"| {e['certified_accuracy']:.1f} | {e['attacked_accuracy']:.1f} ({_attacks(e)}) | {e['undecided']:.1f} "
         f"| {e['budget_seconds']:g}; {e['seconds_per_image']:.1f}"
     )
+
+
+def _attacks(e: Mapping[str, Any]) -> str:
+    """Which attacks every image that is not proved robust has met."""
+    return "PGD, AutoAttack" if "autoattack" in e.get("attacks", ()) else "PGD"
 
 
 def decided_table(entries: Sequence[Mapping[str, Any]]) -> str:

@@ -54,8 +54,9 @@ def test_counts_by_hand() -> None:
     assert entry["certified_accuracy"] == 50
     assert entry["attacked_accuracy"] == 62.5
     assert entry["undecided"] == 12.5
+    assert entry["attacks"] == ["pgd"]
     assert entry["seconds_per_image"] == 2
-    assert "| 2/255 | 8 | 25.0 | 37.5 | 50.0 | 62.5 | 12.5 |" in decided_table([entry])
+    assert "| 2/255 | 8 | 25.0 | 37.5 | 50.0 | 62.5 (PGD) | 12.5 |" in decided_table([entry])
 
 
 def test_interval_by_hand() -> None:
