@@ -107,16 +107,22 @@ class BranchAndBound:
 
     def open_root(self, row: int, state: Relaxation, bound: float) -> None:
         """Begins with the root of a row that is not proved, state [1, T]."""
-        self.frontier.push(Leaf(row, 0, (), self._pack(state.alpha[0]), state.beta[0], bound))
+        self.frontier.push(Leaf(row, 0, self.bounds.prefix, self._pack(state.alpha[0]), state.beta[0], bound))
 
     def close_root(self, row: int, state: Relaxation, bound: float) -> None:
         """A row that is proved without a split."""
-        self.trees[row].proved[0] = Leaf(row, 0, (), self._pack(state.alpha[0]), state.beta[0], bound)
+        self.trees[row].proved[0] = Leaf(row, 0, self.bounds.prefix, self._pack(state.alpha[0]), state.beta[0], bound)
 
-    def proof(self) -> Proof:
-        """All trees, once they are proved."""
+    def done(self) -> list[int]:
+        """The rows with nothing left to prove."""
+        left = {leaf.row for _, _, leaf in self.frontier.heap}
+        return [row for row in range(len(self.trees)) if row not in left]
+
+    def proof(self, chosen: Sequence[int] | None = None) -> Proof:
+        """The trees of all rows, or of chosen ones, once they are proved."""
         rows = []
-        for tree in self.trees:
+        for row in range(len(self.trees)) if chosen is None else chosen:
+            tree = self.trees[row]
             written, nodes = tree.tree.preorder()
             found = [tree.proved[node] for node in nodes]
             multipliers = [float(leaf.beta[column]) for leaf in found for column, _ in leaf.path]
@@ -124,11 +130,12 @@ class BranchAndBound:
             rows.append(RowProof(np.array(written, np.int32), slopes, np.array(multipliers, np.float32)))
         return Proof(True, self.bounds.neurons.numpy().astype(np.int32), tuple(rows))
 
-    def failed(self, lower: Sequence[Tensor]) -> list[Leaf]:
-        """The leaves without a rigorous bound > 0; lower: from `check_proof` of `proof()`."""
+    def failed(self, lower: Sequence[Tensor], chosen: Sequence[int] | None = None) -> list[Leaf]:
+        """The leaves without a rigorous bound > 0; lower: from `check_proof` of `proof(chosen)`."""
+        rows = range(len(self.trees)) if chosen is None else chosen
         return [
             tree.proved[node]
-            for tree, bounds in zip(self.trees, lower, strict=True)
+            for tree, bounds in zip((self.trees[row] for row in rows), lower, strict=True)
             for node, ok in zip(tree.tree.preorder()[1], (bounds > 0).tolist(), strict=True)
             if not ok
         ]

@@ -4,61 +4,114 @@ Boxes that CROWN finds with default slopes are loose, and what is loose in one l
 fully connected networks most of what is missing to a proof is lost there. Layer by layer, slopes for +z_i and -z_i are
 found in float32 on the boxes found so far; what they give is then proved by the rigorous backward pass, to which slopes
 are mere data, and the intersection with the box that CROWN had proved is kept.
+
+The same for a part of the input box, that in which some neurons have given signs (`regions.py`): every box is then true
+of the points of that part, where the constraints s_i z_i >= 0 hold. They clip the boxes of their neurons and come with
+multipliers, as in `leaf_proof.py`. An empty box means that the part is empty.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from acert_zoo.bounds import crown_rules
-from acert_zoo.bounds.crown_rules import Claim
 from acert_zoo.bounds.ibp import Interval
-from acert_zoo.bounds.rigorous_crown import RigorousCrown
-from acert_zoo.complete.linear_bounds import LinearBounds
+from acert_zoo.complete.leaf_proof import LeafProver, Leaves
+from acert_zoo.complete.linear_bounds import LinearBounds, Minimum
 from acert_zoo.complete.optimise import Schedule, optimise
+from acert_zoo.complete.split_tree import Path
 from acert_zoo.network.graph import Network
 
-SCHEDULE = Schedule(20, alpha=0.3, decay=0.9)
+SCHEDULE = Schedule(20, alpha=0.3, beta=0.1, decay=0.9)
 _CUSHION = 1e-5  # a neuron whose sign is known by so much needs no better slopes
 _CHUNK_BYTES = 2**24  # what the rows of a chunk may take
 
 
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """How the ends of the boxes of some neurons were found: the minima [S] of +z (below) and of -z (above).
+
+    Attributes:
+        step: index of the ReLU that reads them. neurons: int64 [S], their places in its flattened input.
+    """
+
+    step: int
+    neurons: Tensor
+    below: Minimum
+    above: Minimum
+
+
 class HiddenBoxes:
-    """Tightens the boxes of one input box; to be passed to `RigorousNetwork.boxes` as `refine`.
+    """Tightens the boxes over one input box; to be passed to `RigorousNetwork.boxes` as `refine`.
 
     Args:
-        crown: of the network. network: the same in float32, for the search of slopes.
-        until: a value of `time.perf_counter()`; layers after it keep CROWN's boxes.
+        prover: of the network. network: the same in float32, for the search of slopes.
+        path: signs of neurons, numbered as in `split_tree.py`; the boxes are about the points that have them.
+        known: boxes of all values but the logits that are true of these points already; default: CROWN's are found.
+        until: a value of `time.perf_counter()`; layers after it keep the boxes they have.
         deadline: another one, after which TimeoutError is raised.
+
+    Attributes:
+        sides: of every value that was tightened, in order; for branching.
+        empty: whether no point has those signs: some box was empty.
     """
 
     def __init__(
         self,
-        crown: RigorousCrown,
+        prover: LeafProver,
         network: Network,
+        path: Path = (),
+        known: Sequence[Interval] | None = None,
         *,
         schedule: Schedule = SCHEDULE,
         until: float = math.inf,
         deadline: float = math.inf,
     ) -> None:
-        self.crown, self.network, self.schedule = crown, network, schedule
-        self.until, self.deadline = until, deadline
+        self.prover, self.network, self.path, self.known = prover, network, path, known
+        self.schedule, self.until, self.deadline = schedule, until, deadline
+        self.readers = {network.steps[number].inputs[0]: number for number in prover.relus}
+        self.sides: list[Sides] = []
+        self.empty = False
 
     @torch.no_grad()
     def __call__(self, index: int, values: list[Interval], box: Interval) -> Interval:
-        """The box of value `index`, tightened if a ReLU reads it and lies behind another one.
+        """The box of value `index`, tightened if a ReLU reads it and lies behind another one, and clipped.
 
         Args:
             values: boxes [1, *value] of the earlier values. box: [1, *value], true already.
         """
-        box = self.crown.tighten(index, values, box, deadline=self.deadline)
-        if index not in self.crown.refined or time.perf_counter() > self.until:
+        if self.empty:
             return box
-        bounds = LinearBounds(self.network, values, index)
+        if self.known is not None:
+            box = _intersection(box, self.known[index])
+        if index in self.prover.crown.refined:
+            if self.known is None:
+                box = self.prover.crown.tighten(index, values, box, deadline=self.deadline)
+            if time.perf_counter() <= self.until:
+                box = self._tighten(index, values, box)
+        box = self._clipped(index, values, box)
+        self.empty = bool((box.lower > box.upper).any())
+        return box
+
+    def _clipped(self, index: int, values: list[Interval], box: Interval) -> Interval:
+        reader = self.readers.get(index)
+        if reader is None or not self.path:
+            return box
+        first = self.prover.numbers([*values, box])[reader]
+        lower, upper = box.lower.flatten().clone(), box.upper.flatten().clone()
+        for neuron, sign in self.path:
+            if first <= neuron < first + len(lower):
+                end = lower if sign > 0 else upper
+                end[neuron - first] = end[neuron - first].clamp(min=0) if sign > 0 else end[neuron - first].clamp(max=0)
+        return Interval(lower.view(box.lower.shape), upper.view(box.upper.shape))
+
+    def _tighten(self, index: int, values: list[Interval], box: Interval) -> Interval:
+        bounds = LinearBounds(self.network, values, index, self.path)
         open_ = ((box.lower < 0) & (box.upper > 0)).flatten().nonzero().squeeze(1)
         if bounds.columns == 0 or len(open_) == 0:
             return box
@@ -68,36 +121,44 @@ class HiddenBoxes:
         for neurons in open_.split(size):
             if time.perf_counter() > self.until:
                 break
-            lower[neurons] = torch.maximum(lower[neurons], self._lower_bounds(bounds, index, boxes, neurons, 1.0))
-            upper[neurons] = torch.minimum(upper[neurons], -self._lower_bounds(bounds, index, boxes, neurons, -1.0))
+            low, below = self._lower_bounds(bounds, boxes, neurons, 1.0)
+            high, above = self._lower_bounds(bounds, boxes, neurons, -1.0)
+            lower[neurons] = torch.maximum(lower[neurons], low)
+            upper[neurons] = torch.minimum(upper[neurons], -high)
+            self.sides.append(Sides(self.readers[index], neurons, below, above))
         return Interval(lower.view(box.lower.shape), upper.view(box.upper.shape))
 
     def _lower_bounds(
-        self, bounds: LinearBounds, index: int, boxes: list[Interval], neurons: Tensor, sign: float
-    ) -> Tensor:
-        """Rigorous lower bounds [S] of sign * z for neurons of value `index`; -inf: nothing is proved."""
-        rows = torch.zeros(len(neurons), boxes[index].lower.numel())
+        self, bounds: LinearBounds, boxes: list[Interval], neurons: Tensor, sign: float
+    ) -> tuple[Tensor, Minimum]:
+        """Rigorous lower bounds [S] of sign * z for neurons of the last of the boxes; -inf: nothing is proved."""
+        rows = torch.zeros(len(neurons), boxes[-1].lower.numel())
         rows[torch.arange(len(neurons)), neurons] = sign
-        rows = rows.view(-1, *boxes[index].lower.shape[1:])
+        rows = rows.view(-1, *boxes[-1].lower.shape[1:])
         const = torch.zeros(len(neurons))
         start = bounds.start(len(neurons))
         found = optimise(bounds, rows, const, start, self.schedule, target=_CUSHION, deadline=self.until)
-        slopes = {}
-        for number, layer in bounds.layers.items():
-            source = boxes[self.network.steps[number].inputs[0]]
-            own = crown_rules.default_slopes(source).flatten(1).repeat(len(neurons), 1)
-            own[:, layer.index] = found.state.alpha[:, layer.columns].double()
-            slopes[number] = own.view(-1, *source.lower.shape[1:])
-        proved = self.crown.pull(Claim(rows.double(), const.double()), index, boxes, slopes)
-        return torch.where(proved.isfinite(), proved, -math.inf)
+        columns = [column for column, _ in bounds.prefix]
+        leaves = Leaves(
+            rows.double(),
+            const.double(),
+            [tuple((int(bounds.neurons[column]), s) for column, s in bounds.prefix)] * len(neurons),
+            found.state.beta[:, columns].tolist(),
+            bounds.neurons,
+            found.state.alpha,
+        )
+        proved = self.prover.lower_bounds(boxes, leaves, value=len(boxes) - 1, deadline=self.deadline)
+        return proved, found.minimum
 
 
-def tight_boxes(
-    crown: RigorousCrown, network: Network, box: Interval, *, until: float = math.inf, deadline: float = math.inf
-) -> list[Interval]:
-    """Rigorous boxes of all values but the logits over the input box [1, *input], float64; arguments as above.
+def _intersection(one: Interval, other: Interval) -> Interval:
+    return Interval(torch.maximum(one.lower, other.lower), torch.minimum(one.upper, other.upper))
+
+
+def tight_boxes(box: Interval, hidden: HiddenBoxes) -> list[Interval]:
+    """Rigorous boxes of all values but the logits over the input box [1, *input], float64.
 
     Raises:
         TimeoutError: the deadline has passed.
     """
-    return crown.rigorous.boxes(box, HiddenBoxes(crown, network, until=until, deadline=deadline))
+    return hidden.prover.crown.rigorous.boxes(box, hidden)

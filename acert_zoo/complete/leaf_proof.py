@@ -42,7 +42,7 @@ class Leaves:
     """S leaves, each with the row that is to be proved positive there.
 
     Attributes:
-        rows: [S, K] float64 over the logits. const: [S] float64.
+        rows: [S, K] float64 over the logits, or [S, *value] over another value. const: [S] float64.
         paths: their constraints. multipliers: one number >= 0 for each constraint of each path.
         neurons: int64 [T], those that have slopes of their own; slopes: [S, T] in [0, 1]. Others take the default.
     """
@@ -72,6 +72,7 @@ class LeafProver:
     def __init__(self, network: Network) -> None:
         self.crown = RigorousCrown(network)
         self.network = self.crown.network
+        self.relus = [i for i, step in enumerate(self.network.steps) if isinstance(step, ReLU)]
 
     def boxes(self, box: Interval, *, refine: bool = True, deadline: float = math.inf) -> list[Interval]:
         """Rigorous boxes of all values but the logits over the input box [1, *input]; refine: CROWN, not intervals.
@@ -82,21 +83,27 @@ class LeafProver:
         return self.crown.boxes_over(box, refine=refine, deadline=deadline)
 
     @torch.no_grad()
-    def lower_bounds(self, boxes: list[Interval], leaves: Leaves, *, deadline: float = math.inf) -> Tensor:
+    def lower_bounds(
+        self, boxes: list[Interval], leaves: Leaves, *, value: int | None = None, deadline: float = math.inf
+    ) -> Tensor:
         """[S] float64 lower bounds of the rows, true of every point of the box in their leaf; -inf: nothing proved.
+
+        Args:
+            boxes: true of every point of the input box, or at least of every point in all of the leaves.
+            value: the index of the value that rows [S, *value] are functions of, by default the logits.
 
         Raises:
             InvalidInputError: a multiplier is negative or not finite, or not one for each constraint.
             TimeoutError: the deadline has passed.
         """
         preconditions.check_backend("real-sound")
-        starts = self._numbers(boxes)
+        starts = self.numbers(boxes)
         size = max(1, _CHUNK_BYTES // (8 * max(b.lower.numel() for b in boxes)))
         found = []
         for begin in range(0, len(leaves), size):
             if time.perf_counter() > deadline:
                 raise TimeoutError("the rigorous proof of the leaves did not end in time")
-            found.append(self._pull(boxes, leaves.part(begin, begin + size), starts))
+            found.append(self._pull(boxes, leaves.part(begin, begin + size), starts, value))
         bounds = torch.cat(found) if found else torch.empty(0, dtype=torch.float64)
         return torch.where(bounds.isfinite(), bounds, -math.inf)
 
@@ -104,16 +111,16 @@ class LeafProver:
         """How many neurons the network's ReLUs have in all."""
         return sum(boxes[s.inputs[0]].lower.numel() for s in self.network.steps if isinstance(s, ReLU))
 
-    def _numbers(self, boxes: list[Interval]) -> dict[int, int]:
+    def numbers(self, boxes: list[Interval]) -> dict[int, int]:
         """Number of the first neuron of each ReLU step."""
         starts, count = {}, 0
         for index, step in enumerate(self.network.steps):
-            if isinstance(step, ReLU):
+            if isinstance(step, ReLU) and step.inputs[0] < len(boxes):
                 starts[index] = count
                 count += boxes[step.inputs[0]].lower.numel()
         return starts
 
-    def _pull(self, boxes: list[Interval], leaves: Leaves, starts: dict[int, int]) -> Tensor:
+    def _pull(self, boxes: list[Interval], leaves: Leaves, starts: dict[int, int], value: int | None) -> Tensor:
         def pull(number: int, step: Step, claim: Claim) -> Pulled:
             inputs = [boxes[i] for i in step.inputs]
             if not isinstance(step, ReLU):
@@ -122,7 +129,8 @@ class LeafProver:
             return [new], beta
 
         rows = Claim(leaves.rows.double(), leaves.const.double())
-        a, beta = carry(self.network, rows, len(self.network.steps), boxes, pull)
+        index = len(self.network.steps) if value is None else value
+        a, beta = carry(self.network, rows, index, boxes, pull)
         return beta if a is None else crown_rules.concretise(Claim(a, beta), boxes[0])
 
     def _relu(self, claim: Claim, box: Interval, leaves: Leaves, first: int) -> Claim:

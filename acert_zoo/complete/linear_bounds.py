@@ -24,6 +24,7 @@ from torch import Tensor
 from acert_zoo.bounds.crown_rules import covered
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.complete.linear_rules import RULES
+from acert_zoo.complete.split_tree import Path
 from acert_zoo.network.graph import Network
 from acert_zoo.network.layers import ReLU, Step
 from acert_zoo.network.traversal import backward
@@ -31,11 +32,11 @@ from acert_zoo.network.traversal import backward
 
 @dataclass(frozen=True, eq=False)
 class OpenNeurons:
-    """The neurons of one ReLU whose sign is open over the box.
+    """The neurons of one ReLU whose sign is open over the box, or fixed.
 
     Attributes:
         index: int64 [n], their places in the flattened value. columns: where they stand among all T.
-        lower, upper: [n], l < 0 < u. active: [1, value size], 1 where l >= 0, else 0.
+        lower, upper: [n], l < 0 < u where open. active: [1, value size], 1 where l >= 0, else 0.
     """
 
     index: Tensor
@@ -84,12 +85,14 @@ class LinearBounds:
         network: float32 (or float64, which is slower; the bounds are computed in its dtype).
         boxes: of every value but the logits, [1, *value] (any float dtype); see `LeafProver.boxes`.
         value: the index of the value that rows are functions of; by default the logits. Boxes before it suffice.
+        fixed: neurons with the sign that they have wherever the boxes hold; they are columns, too, for multipliers.
 
     Attributes:
         columns: T. neurons: int64 [T], the number of each column's neuron, as in `split_tree.py`.
+        prefix: `fixed` with columns in place of neurons, of those before `value`.
     """
 
-    def __init__(self, network: Network, boxes: Sequence[Interval], value: int | None = None) -> None:
+    def __init__(self, network: Network, boxes: Sequence[Interval], value: int | None = None, fixed: Path = ()) -> None:
         self.network = network
         self.value = len(network.steps) if value is None else value
         self.dtype = network.head.weight.dtype
@@ -101,21 +104,28 @@ class LinearBounds:
         numbers = [torch.empty(0, dtype=torch.int64)]
         for index, step in enumerate(network.steps[: self.value]):
             if isinstance(step, ReLU):
-                self.layers[index] = layer = _open_neurons(self.boxes[step.inputs[0]], count)
+                box = self.boxes[step.inputs[0]]
+                own = [neuron - first for neuron, _ in fixed if first <= neuron < first + box.lower.numel()]
+                self.layers[index] = layer = _open_neurons(box, count, own)
                 count = layer.columns.stop
                 numbers.append(layer.index + first)
                 first += layer.active.numel()
         self.columns = count
         self.neurons = torch.cat(numbers)
+        columns = {neuron: column for column, neuron in enumerate(self.neurons.tolist())}
+        self.prefix: Path = tuple((columns[neuron], sign) for neuron, sign in fixed if neuron in columns)
         join = [(layer.lower, layer.upper) for layer in self.layers.values()] or [(self.center[0][:0],) * 2]
         self.lower, self.upper = (torch.cat(ends) for ends in zip(*join, strict=True))
-        self.chord = self.upper / (self.upper - self.lower)
+        self.chord = (self.upper / (self.upper - self.lower)).nan_to_num()  # a fixed neuron may have the box [0, 0]
         self.intercept = -self.lower * self.chord
 
     def start(self, rows: int) -> Relaxation:
-        """Slopes 1 where u > -l, else 0; nothing split."""
+        """Slopes 1 where u > -l, else 0; nothing split but what is fixed."""
         alpha = (self.upper > -self.lower).to(self.dtype).expand(rows, -1).clone()
-        return Relaxation(alpha, torch.zeros_like(alpha), torch.zeros_like(alpha))
+        sign = torch.zeros_like(alpha)
+        for column, s in self.prefix:
+            sign[:, column] = s
+        return Relaxation(alpha, torch.zeros_like(alpha), sign)
 
     def bytes_per_row(self) -> int:
         """About what one row takes while it is being optimised."""
@@ -126,9 +136,11 @@ class LinearBounds:
         return _Pass(self, state)(rows, const, gradient)
 
 
-def _open_neurons(box: Interval, first: int) -> OpenNeurons:
+def _open_neurons(box: Interval, first: int, fixed: Sequence[int]) -> OpenNeurons:
     lower, upper = box.lower.flatten(), box.upper.flatten()
-    index = ((lower < 0) & (upper > 0)).nonzero().squeeze(1)
+    open_ = (lower < 0) & (upper > 0)
+    open_[list(fixed)] = True
+    index = open_.nonzero().squeeze(1)
     return OpenNeurons(
         index, slice(first, first + len(index)), lower[index], upper[index], (lower >= 0).to(lower.dtype).unsqueeze(0)
     )

@@ -22,7 +22,7 @@ from torch import Tensor
 from acert_zoo._json import parse_json
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.complete.leaf_proof import LeafProver, Leaves
-from acert_zoo.complete.split_tree import leaves
+from acert_zoo.complete.split_tree import Path, leaves
 from acert_zoo.errors import CertificateFileError
 
 LEVELS = 255
@@ -141,12 +141,14 @@ def check_proof(
     const: Tensor,
     proof: Proof,
     *,
+    prefix: Path = (),
     deadline: float = math.inf,
 ) -> list[Tensor]:
     """For each row the lower bounds, float64 [L], of its leaves; the row is proved where all of them are > 0.
 
     Args:
         boxes: rigorous, refined as the proof says. rows, const: float64 [M, K], [M].
+        prefix: constraints that all leaves share; boxes need be true, and trees cover, only where they are satisfied.
 
     Raises:
         CertificateFileError: another number of rows, a tree that is not whole, arrays that do not fit.
@@ -162,7 +164,7 @@ def check_proof(
         raise CertificateFileError("the proof gives slopes to neurons that do not exist, or twice")
     found = []
     for row, c, d in zip(proof.rows, rows, const, strict=True):
-        paths = leaves(row.tree.tolist(), total)
+        paths = [(*prefix, *path) for path in leaves(row.tree.tolist(), total)]
         lengths = [len(path) for path in paths]
         if len(row.slopes) not in (0, len(paths)) or sum(lengths) != len(row.multipliers):
             raise CertificateFileError("the proof has not one set of slopes and multipliers for each leaf")

@@ -18,15 +18,11 @@ import torch
 from torch import Tensor
 
 from acert_zoo.bounds.ibp import Interval
-from acert_zoo.complete.branch_and_bound import BranchAndBound
 from acert_zoo.complete.conditions import Conditions, outer_box
 from acert_zoo.complete.counterexample import Counterexample, CounterexampleSearch
-from acert_zoo.complete.hidden_boxes import tight_boxes
 from acert_zoo.complete.input_split import split_inputs
 from acert_zoo.complete.leaf_proof import LeafProver
-from acert_zoo.complete.linear_bounds import LinearBounds
-from acert_zoo.complete.optimise import Schedule, optimise
-from acert_zoo.complete.proof import check_proof
+from acert_zoo.complete.regions import RegionSearch
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.network.graph import Network
 from acert_zoo.network.properties import Case, Property
@@ -34,9 +30,7 @@ from acert_zoo.network.properties import Case, Property
 UNSAT, SAT, UNKNOWN, TIMEOUT = "unsat", "sat", "unknown", "timeout"
 FEW_INPUTS = 16  # up to here the box itself is bisected
 ATTACK_SHARE = 0.2  # of the time, at most
-BOX_SHARE = 0.1  # of the time that is left, at most, for slopes of hidden neurons
 CUSHION = 1e-5  # of the outputs' size, that a leaf must have to spare in float32
-ROOT = Schedule(100, decay=0.95)
 
 
 @dataclass(frozen=True)
@@ -131,15 +125,7 @@ class PropertyVerifier:
         boxes = self.prover.boxes(box, deadline=end)
         if self._by_default(boxes, conditions):
             return PropertyAnswer(UNSAT, parts=1)
-        now = time.perf_counter()
-        boxes = tight_boxes(self.prover.crown, self.network, box, until=now + BOX_SHARE * (end - now), deadline=end)
-        bounds = LinearBounds(self.network, boxes)
-        cushion = CUSHION * max(1e-3, float(self.network(bounds.boxes[0].lower).abs().max()))
-        rows, const = conditions.rows.float(), conditions.const.float()
-        found = optimise(bounds, rows, const, bounds.start(len(rows)), ROOT, target=3 * cushion, deadline=end)
-        chosen = self._nearest(conditions, found.bounds)
-        if chosen is None:
-            return PropertyAnswer(UNKNOWN)
+        cushion = CUSHION * max(1e-3, float(self.network(box.lower.float()).abs().max()))
         hits: list[Counterexample] = []
 
         def corner(coefficients: Tensor) -> bool:
@@ -151,31 +137,22 @@ class PropertyVerifier:
             hits.extend([] if hit is None else [hit])
             return hit is not None
 
-        if corner(found.minimum.corner):
-            return PropertyAnswer(SAT, hits[0])
-        search = BranchAndBound(
-            bounds, rows[chosen], const[chosen], memory=self.memory, corner=corner, cushion=cushion, packed=False
+        search = RegionSearch(
+            self.prover,
+            self.network,
+            box,
+            conditions.rows,
+            conditions.const,
+            cushion=cushion,
+            memory=self.memory,
+            corner=corner,
+            choose=lambda bounds: self._nearest(conditions, bounds),
         )
-        for place, row in enumerate(chosen.tolist()):
-            value = float(found.bounds[row])
-            (search.close_root if value > cushion else search.open_root)(
-                place, found.state.pick(torch.tensor([row])), value
-            )
-        while True:
-            outcome = search.run(end)
-            if outcome == "adversarial":
-                return PropertyAnswer(SAT, hits[0])
-            if outcome != "proved":
-                return PropertyAnswer(TIMEOUT if outcome == "time" else UNKNOWN)
-            proof = search.proof()
-            proved = check_proof(
-                self.prover, boxes, conditions.rows[chosen], conditions.const[chosen], proof, deadline=end
-            )
-            failed = search.failed(proved)
-            if not failed:
-                return PropertyAnswer(UNSAT, parts=proof.leaves)
-            for leaf in failed:
-                search.reopen(leaf)
+        outcome = search.run(boxes, end)
+        if outcome == "adversarial":
+            return PropertyAnswer(SAT, hits[0])
+        status = {"proved": UNSAT, "time": TIMEOUT}.get(outcome, UNKNOWN)
+        return PropertyAnswer(status, parts=search.parts)
 
     def _nearest(self, conditions: Conditions, bounds: Tensor) -> Tensor | None:
         """For each conjunction the row with the largest bound; None where one has no row."""

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from acert_zoo.bounds.ibp import Interval
-from acert_zoo.bounds.rigorous_crown import RigorousCrown
-from acert_zoo.complete.hidden_boxes import tight_boxes
+from acert_zoo.complete.hidden_boxes import HiddenBoxes, tight_boxes
+from acert_zoo.complete.leaf_proof import LeafProver
 from acert_zoo.network.graph import Network
 from acert_zoo.network.layers import Linear, ReLU
 from tests.support.relu_patterns import exact_minimum, tiny_network
@@ -30,44 +30,76 @@ def by_hand() -> Network:
     return Network((first, ReLU(inputs=(1,)), second, ReLU(inputs=(3,)), linear([[1.0, 1.0]], [0.0], 4)))
 
 
-def exact_range(network: Network, neuron: int) -> tuple[Fraction, Fraction]:
-    """Of a neuron of value 3."""
+def exact_range(
+    network: Network, neuron: int, fixed: tuple[tuple[int, int], ...] = ()
+) -> tuple[Fraction, Fraction] | None:
+    """Of a neuron of value 3, over the points where the fixed neurons have their signs; None if there are none."""
     hidden = Network(network.steps[:3])
     ends = ([Fraction(v) for v in end[0].tolist()] for end in BOX)
     unit = [Fraction(int(i == neuron)) for i in range(hidden.num_classes)]
     lower, upper = ends
-    low = exact_minimum(hidden, lower, upper, unit)
-    high = exact_minimum(hidden, lower, upper, [-u for u in unit])
-    assert low is not None
-    assert high is not None
-    return low, -high
+    low = exact_minimum(hidden, lower, upper, unit, fixed)
+    high = exact_minimum(hidden, lower, upper, [-u for u in unit], fixed)
+    return None if low is None or high is None else (low, -high)
 
 
 @pytest.mark.parametrize("network", [by_hand(), *(tiny_network(seed, hidden=(4, 3)) for seed in range(6))])
 def test_between_the_exact_range_and_default_slopes(network: Network) -> None:
-    crown = RigorousCrown(network)
-    before, after = crown.boxes_over(BOX)[3], tight_boxes(crown, network, BOX)[3]
+    prover = LeafProver(network)
+    before, after = prover.boxes(BOX)[3], tight_boxes(BOX, HiddenBoxes(prover, network))[3]
     assert bool((after.lower >= before.lower).all())
     assert bool((after.upper <= before.upper).all())
     for neuron in range(after.lower.shape[1]):
-        low, high = exact_range(network, neuron)
+        found = exact_range(network, neuron)
+        assert found is not None
+        low, high = found
         assert Fraction(after.lower[0, neuron].item()) <= low
         assert high <= Fraction(after.upper[0, neuron].item())
 
 
 def test_better_slopes_are_found() -> None:
     network = by_hand()
-    crown = RigorousCrown(network)
-    before, after = crown.boxes_over(BOX)[3], tight_boxes(crown, network, BOX)[3]
+    prover = LeafProver(network)
+    before, after = prover.boxes(BOX)[3], tight_boxes(BOX, HiddenBoxes(prover, network))[3]
     assert float((after.upper - after.lower).sum()) < float((before.upper - before.lower).sum()) - 0.05
 
 
 def test_without_time_the_boxes_are_those_of_crown() -> None:
     network = tiny_network(0, hidden=(4, 3))
-    crown = RigorousCrown(network)
-    late = tight_boxes(crown, network, BOX, until=time.perf_counter())
-    for one, other in zip(late, crown.boxes_over(BOX), strict=True):
+    prover = LeafProver(network)
+    late = tight_boxes(BOX, HiddenBoxes(prover, network, until=time.perf_counter()))
+    for one, other in zip(late, prover.boxes(BOX), strict=True):
         assert torch.equal(one.lower, other.lower)
         assert torch.equal(one.upper, other.upper)
     with pytest.raises(TimeoutError):
-        tight_boxes(crown, network, BOX, deadline=time.perf_counter())
+        tight_boxes(BOX, HiddenBoxes(prover, network, deadline=time.perf_counter()))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("sign", [1, -1])
+def test_under_constraints_the_exact_range_lies_inside(seed: int, sign: int) -> None:
+    """Neuron 1 has a sign; no box of a part of the box may lose a point of that part."""
+    network = tiny_network(seed, hidden=(4, 3))
+    prover = LeafProver(network)
+    hidden = HiddenBoxes(prover, network, ((1, sign),), prover.boxes(BOX))
+    after = tight_boxes(BOX, hidden)
+    some = exact_range(network, 0, ((1, sign),))
+    if hidden.empty:
+        assert some is None
+        return
+    end = after[1].lower if sign > 0 else -after[1].upper
+    assert float(end[0, 1]) >= 0
+    for neuron in range(after[3].lower.shape[1]):
+        found = exact_range(network, neuron, ((1, sign),))
+        if found is not None:
+            assert Fraction(after[3].lower[0, neuron].item()) <= found[0]
+            assert found[1] <= Fraction(after[3].upper[0, neuron].item())
+
+
+def test_a_part_without_points() -> None:
+    """Where the first neuron is at most 0, that of the second layer, relu(..) - relu(x)/2 - 1/2, is at most -1/2."""
+    network = by_hand()
+    prover = LeafProver(network)
+    first = HiddenBoxes(prover, network, ((0, -1), (2, 1)))
+    tight_boxes(BOX, first)
+    assert first.empty

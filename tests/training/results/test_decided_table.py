@@ -21,7 +21,9 @@ ENTRY = {
 def test_a_row_for_each_entry() -> None:
     table = decided_overview([("a", [ENTRY]), ("none", []), ("b", [ENTRY, ENTRY | {"eps": "1/255"}])], "cards/")
     rows = table.splitlines()[2:]
-    assert rows[0] == "| [`a`](cards/a.md) | 2/255 | first 200 | 67.0 | 12.0 | 36.5 | 41.5 | 43.5 (PGD) | 2.0 | 60; 1.3 |"
+    assert (
+        rows[0] == "| [`a`](cards/a.md) | 2/255 | first 200 | 67.0 | 12.0 | 36.5 | 41.5 | 43.5 (PGD) | 2.0 | 60; 1.3 |"
+    )
     both = decided_overview([("a", [ENTRY | {"attacks": ["pgd", "autoattack"]}])], "")
     assert "| 43.5 (PGD, AutoAttack) |" in both
     assert [row.split("|")[1:3] for row in rows[1:]] == [
