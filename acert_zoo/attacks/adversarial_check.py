@@ -25,7 +25,7 @@ class AdversarialCheck:
         self.model, self.program = model, program
         self.is_cascade = hasattr(model, "route")
         last: Any = model.members[-1] if self.is_cascade else model  # type: ignore[index,union-attr]
-        self.exact = _float64_logits(last)
+        self.float64_logits = _float64_logits(last)
 
     @torch.no_grad()
     def predict(self, points: Tensor, labels: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class AdversarialCheck:
         """The label must lose in float64 (a tie is left to it: a success is no matter of the order of rounding)."""
         if not len(points):
             return labels
-        logits = self.exact(points.double())
+        logits = self.float64_logits(points.double())
         own = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
         return torch.where(logits.amax(1) > own, logits.argmax(1), labels)
 

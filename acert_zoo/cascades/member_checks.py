@@ -86,14 +86,14 @@ class MemberChecks:
         out = torch.zeros_like(proved)
         if self.outer is None or not len(proved):
             return out
-        start = least_margins(self.outer, images, labels, torch.zeros_like(proved))
-        index = ((start > 0) & torch.isfinite(start)).nonzero().flatten()
+        at_zero = least_margins(self.outer, images, labels, torch.zeros_like(proved))
+        index = ((at_zero > 0) & torch.isfinite(at_zero)).nonzero().flatten()
 
         def evaluate(rows: Tensor, eps: Tensor) -> Tensor:
             return least_margins(self.outer, images[index[rows]], labels[index[rows]], eps)
 
         first = proved[index] * (1 - 2e-3)  # the float32 terms cost about this much
-        roots = find_roots(evaluate, start[index], first, torch.full_like(first, 1.2), SEARCH_RTOL)
+        roots = find_roots(evaluate, at_zero[index], first, torch.full_like(first, 1.2), SEARCH_RTOL)
         out[index] = difference_down(roots.low, self.gate.expand_as(roots.low)).clamp(min=0.0)
         return out
 
