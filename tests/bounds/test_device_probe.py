@@ -86,7 +86,11 @@ def fft_convolution(name: str, function: Callable[..., Any], args: tuple[Any, ..
 
 
 def without_nan(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return function(*(a.nan_to_num(0.0) if name == "relu" else a for a in args), **kwargs)
+    return function(*(a.nan_to_num(0.0) if name in ("relu", "max_pool2d") else a for a in args), **kwargs)
+
+
+def pooling_without_nan(name: str, *call: Any) -> Any:
+    return without_nan(name if name == "max_pool2d" else "", *call)
 
 
 def flushing(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -127,6 +131,7 @@ def test_the_cpu_passes() -> None:
         (fft_convolution, "convolution"),
         (truncated, "rounding in a product"),
         (without_nan, "relu"),
+        (pooling_without_nan, "max pooling"),
         (flushing, "conversion of float32"),
         (on_operands(lambda x: x.float().double(), ("add", "__add__")), "addition"),
         (on_operands(lambda x: x * (1 + 2.0**-52), ("div", "__truediv__")), "division"),
