@@ -42,8 +42,8 @@ the last stage's own radius is proved at the level `{level}` (docs/cascade.md)."
 
 DECIDED_TEXT = """Of the first test images, each decided by complete verification within a budget of wall time
 (docs/decide.md): the true robust accuracy on these images lies between *certified* (proved, level `real-sound`) and
-*attacked* (no adversarial image found); the difference is *undecided*. *Without splits*: proved by linear bounds alone.
-The last interval adds the chance of which images were drawn (95 %, Wilson)."""
+*under attack* (no adversarial image found); the difference is *undecided*. *Without splits*: proved by linear bounds
+alone. The last interval adds the chance of which images were drawn (95 %, Wilson)."""
 
 SEEDS_TEXT = """The same recipe trained with another seed, on the same test set: how much of a difference between two
 models may be chance. Its weights are not in the zoo."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 SHARES = (
-    "certified by IBP, % | without splits, % | certified, % | attacked, % | undecided, % | budget; time an image, s"
+    "certified by IBP, % | without splits, % | certified, % | under attack, % | undecided, % | budget; time an image, s"
 )
 
 
