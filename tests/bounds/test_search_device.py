@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from acert_zoo import Cascade, certify
+from acert_zoo.bounds.ibp import class_margins
 from acert_zoo.bounds.network_certifier import NetworkCertifier
 from acert_zoo.bounds.radius_search import RadiusSearch
 from acert_zoo.bounds.search_device import full_float32, search_device
@@ -85,3 +87,14 @@ def test_tf32_is_off_during_a_search_on_a_gpu_and_as_before_afterwards() -> None
             assert products.allow_tf32
     finally:
         products.allow_tf32 = before
+
+
+def test_every_operation_of_the_search_is_on_its_device() -> None:
+    """Fake CUDA tensors know shapes and devices alone, and raise where two devices meet."""
+    network, labels = trace(small_model()).detach(), torch.zeros(len(IMAGES), dtype=torch.int64)
+    cuda = torch.device("cuda", 0)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        there = network.map_tensors(lambda t: t.to(cuda))
+        eps = torch.full((len(IMAGES),), 1 / 255, dtype=torch.float64).to(cuda)
+        margins = class_margins(there, IMAGES.to(cuda), labels.to(cuda), eps)
+    assert (margins.device, margins.dtype, tuple(margins.shape)) == (cuda, torch.float32, (len(IMAGES), 4))

@@ -19,7 +19,7 @@ from acert_zoo.certificates.open_engine import LocalEngine, opened
 from acert_zoo.certificates.ray_engine import AHEAD, PRELOAD, PRELOADED, RayEngine
 from acert_zoo.certificates.verify_files import verify_files
 from acert_zoo.data.datasets import to_pixels
-from acert_zoo.errors import InvalidInputError, MissingDependencyError
+from acert_zoo.errors import InvalidInputError, MissingDependencyError, UnknownNameError
 from acert_zoo.zoo.model import AcertModel
 
 
@@ -208,6 +208,10 @@ def test_bits_do_not_depend_on_the_number_of_workers_and_files_are_verified_by_t
     assert ray.put_count == 2
     assert sorted(report.path for report in reports) == [str(path) for path in result.files]
     assert all(report.ok for report in reports)
+    assert ray.begun == 0
+    with pytest.raises(UnknownNameError):
+        certify_dataset(model, tmp_path / "x.npy", out=tmp_path / "no", engine="ray", method="x", **sizes)
+    assert ray.begun == 0  # it had begun
     by_id["9"] = 1 - by_id["9"]
     wrong = [r.path for r in verify_files([tmp_path / "run"], model=model, images=by_id, engine="ray") if not r.ok]
     assert wrong == [str(result.files[2])]
