@@ -30,8 +30,8 @@ function placeExplanation(event) {
   const term = document.querySelector(`[popovertarget="${box.id}"][data-open]`) ?? document.querySelector(`[popovertarget="${box.id}"]`);
   const at = term.getBoundingClientRect();
   const width = Math.min(320, innerWidth - 24);
+  box.style.width = `${width}px`; // first: the height follows from it
   Object.assign(box.style, {
-    width: `${width}px`,
     left: `${Math.max(12, Math.min(at.left, innerWidth - width - 12))}px`,
     top: `${at.bottom + 6 + box.offsetHeight > innerHeight ? Math.max(8, at.top - box.offsetHeight - 6) : at.bottom + 6}px`,
   });

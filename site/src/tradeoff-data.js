@@ -72,10 +72,10 @@ export function modelPoints(dataset, methods, models, k, measure, modelHref) {
       title: m.name,
       lines: [
         `${methods[m.method] ?? m.method}${m.kappa === null || m.kappa === undefined ? "" : `, kappa ${m.kappa}`}`,
-        `natural ${down(m.accuracy)} %`,
-        `certified at ${eps} by ${m.verifier.toUpperCase()}: ${down(certified)} % ± ${interval.toFixed(1)} (${thousands(m.n)} images)`,
-        ...(attack ? [`attacked there: ${down(attack.attacked)} % stay right (${thousands(attack.n)} images)`] : []),
-        `ACR ${down(m.acr)} % of ${dataset.eps_max}`,
+        `natural ${down(m.accuracy)}\u00a0%`,
+        `certified at ${eps} by ${m.verifier.toUpperCase()}: ${down(certified)}\u00a0% ± ${interval.toFixed(1)} (${thousands(m.n)} images)`,
+        ...(attack ? [`attacked there: ${down(attack.attacked)}\u00a0% stay right (${thousands(attack.n)} images)`] : []),
+        `ACR ${down(m.acr)}\u00a0% of ${dataset.eps_max}`,
       ],
       href: modelHref(m),
     };
@@ -90,9 +90,9 @@ function decidedPoint(d, eps) {
     gap: [d.certified, d.unbroken],
     lines: [
       `complete verification of the first ${thousands(d.n)} images`,
-      `natural ${down(d.natural)} %`,
-      `certified at ${eps} by any method: ${down(d.certified)} % ± ${halfInterval(d.certified, d.n).toFixed(1)}`,
-      `attacked there: ${down(d.unbroken)} % stay right`,
+      `natural ${down(d.natural)}\u00a0%`,
+      `certified at ${eps} by any method: ${down(d.certified)}\u00a0% ± ${halfInterval(d.certified, d.n).toFixed(1)}`,
+      `attacked there: ${down(d.unbroken)}\u00a0% stay right`,
     ],
   };
 }
@@ -108,7 +108,7 @@ export function publishedFronts(dataset, k, measure, network) {
       label: shortLabel(f.method),
       source: f.source,
       url: f.url,
-      points: f.points.map(([x, y]) => ({ x, y, lines: [`natural ${x} %`, `ACR ${y} % of ${f.eps_max}`, f.source] })),
+      points: f.points.map(([x, y]) => ({ x, y, lines: [`natural ${x}\u00a0%`, `ACR ${y}\u00a0% of ${f.eps_max}`, f.source] })),
     }));
   }
   return dataset.fronts
@@ -123,7 +123,7 @@ export function publishedFronts(dataset, k, measure, network) {
         y,
         gap: attacked && [y, attacked],
         lines: [
-          `natural ${x} %, certified ${y} %${attacked ? `, attacked ${attacked} %` : ""}`,
+          `natural ${x}\u00a0%, certified ${y}\u00a0%${attacked ? `, attacked ${attacked}\u00a0%` : ""}`,
           [f.network.toUpperCase(), f.verifier, f.n && `${thousands(f.n)} images`, f.tuned_on && `tuned on ${f.tuned_on} images`].filter(Boolean).join(", "),
           f.source,
         ],

@@ -128,7 +128,7 @@ def test_complete_verification_is_shown_beside_interval_bounds(page: Any, addres
     assert shown.inner_text() == f"{certified + 2}.00"
     hollow = page.locator("#chart a:has(.hollow)")
     assert hollow.count() == 1
-    assert f"by any method: {certified + 2}.00 %" in str(hollow.get_attribute("aria-label"))
+    assert f"by any method: {certified + 2}.00\u00a0%" in str(hollow.get_attribute("aria-label"))
     page.get_by_role("button", name="8/255", exact=True).click()
     assert hollow.count() == 0
     page.locator("#note").get_by_role("button", name="2/255", exact=True).first.click()
@@ -152,6 +152,19 @@ def test_a_page_opened_from_disk_works_or_says_how_to_serve_it(page: Any, site: 
         expect(page.locator("#unserved"), "python -m http.server")
     else:
         page.locator("svg.chart").wait_for()
+
+
+def test_an_explanation_opens_inside_the_window(page: Any, address: str) -> None:
+    ready(page, address + "index.html#cifar10")
+    terms = page.locator("main .term")
+    for term in (terms.first, terms.last):
+        term.scroll_into_view_if_needed()
+        term.press("Enter")
+        box = page.locator(".explanation:popover-open").bounding_box()
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= page.viewport_size["width"]
+        assert 0 <= box["y"] <= box["y"] + box["height"] <= page.viewport_size["height"]
+        page.keyboard.press("Escape")
+        assert page.locator(".explanation:popover-open").count() == 0
 
 
 def test_the_table_sorts_filters_and_downloads(page: Any, address: str) -> None:

@@ -11,7 +11,7 @@ function show(row) {
   const dataset = data.datasets.find((d) => d.name === row.dataset);
   const stop = dataset.reported[0].stop;
   byId("own").hidden = false;
-  byId("own-text").textContent = `${row.name}: natural ${down(row.accuracy)} %, certified at ${epsText(dataset, stop)} ${down(certifiedAt(row, stop))} % (${thousands(row.n)} ${dataset.title} test images, ${row.verifier}, ${row.rounding}). The star in the chart.`;
+  byId("own-text").textContent = `${row.name}: natural ${down(row.accuracy)} %, certified at ${epsText(dataset, stop)} ${down(certifiedAt(row, stop))} % (${thousands(row.n)} ${dataset.title} test images, ${row.verifier.toUpperCase()}, ${row.rounding}). The star in the chart.`;
   byId("own-link").href = `${root()}index.html#${dataset.name}/${stop}/certified`;
   draw(dataset, stop, `${row.name} among the models of ${dataset.title}`);
 }
