@@ -108,6 +108,7 @@ export function publishedFronts(dataset, k, measure, network) {
       label: shortLabel(f.method),
       source: f.source,
       url: f.url,
+      facts: { method: f.method, network: f.network },
       points: f.points.map(([x, y]) => ({ x, y, lines: [`natural ${x}\u00a0%`, `ACR ${y}\u00a0% of ${f.eps_max}`, f.source] })),
     }));
   }
@@ -118,6 +119,7 @@ export function publishedFronts(dataset, k, measure, network) {
       label: shortLabel(f.method) + (f.tuned_on === "validation" ? ", val." : ""),
       source: f.source,
       url: f.url,
+      facts: { method: f.method, network: f.network, verifier: f.verifier, n: f.n, tuned: f.tuned_on },
       points: f.points.map(([x, y, attacked]) => ({
         x,
         y,

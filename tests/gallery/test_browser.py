@@ -154,6 +154,15 @@ def test_a_page_opened_from_disk_works_or_says_how_to_serve_it(page: Any, site: 
         page.locator("svg.chart").wait_for()
 
 
+def test_published_results_are_a_table_too(page: Any, address: str) -> None:
+    ready(page, address + "index.html#cifar10")
+    page.get_by_text("The published results as a table").click()
+    rows = page.locator("#published-table tbody tr")
+    assert rows.count() == page.locator("#chart .published .dot").count() > 10
+    assert rows.locator("a[href^='https://']").count() == rows.count()
+    assert_accessible(page)
+
+
 def test_an_explanation_opens_inside_the_window(page: Any, address: str) -> None:
     ready(page, address + "index.html#cifar10")
     terms = page.locator("main .term")

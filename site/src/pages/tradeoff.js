@@ -1,6 +1,7 @@
 // The trade-off page: chart, slider, filters, table.
 import { byId, down, element, embedded, everyFrame, root, svg, thousands, whenResized } from "../dom.js";
 import { forgetOwnRows, ownRows } from "../own-row.js";
+import { publishedTable } from "../published-table.js";
 import { drawScatter, marker, methodClass } from "../scatter.js";
 import "../shell.js";
 import { SortableTable, download } from "../table.js";
@@ -31,6 +32,8 @@ const table = new SortableTable(
   ],
   "certified",
 );
+
+const showPublished = publishedTable(byId("published-table"), () => (state.measure === "acr" ? `ACR, % of ${state.dataset.eps_max}` : "certified %"));
 
 function proofText(m) {
   return `${m.verifier.toUpperCase()}, ${m.rounding}`;
@@ -86,6 +89,8 @@ function draw() {
   table.show(models);
   byId("count").textContent = `${models.length} of ${allModels().length} models`;
   note(models, published);
+  byId("published-details").hidden = !published.length;
+  showPublished(published);
   location.replace(`#${dataset.name}/${stop}/${measure}`);
 }
 
