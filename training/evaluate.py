@@ -153,6 +153,17 @@ def put_into_zoo(zoo: ZooFolder, evaluation: Evaluation) -> None:
     add_entry(zoo, info.to_dict(), evaluation)
 
 
+def compare_with_stored(zoo: ZooFolder, evaluation: Evaluation, name: str, version: int, *, err: bool) -> None:
+    """Says whether an evaluation is the stored one, on stderr where `err`; exit status 1 where it is not."""
+    found = differences(evaluation, zoo.evaluation(name, version), zoo.radii(name, version))
+    for line in found[:20]:
+        click.echo(line, err=True)
+    if found:
+        click.echo(f"{name}.v{version}: {len(found)} differences from the stored evaluation", err=True)
+        raise SystemExit(1)
+    click.echo(f"{name}.v{version}: reproduces the stored evaluation", err=err)
+
+
 def one_per_dataset() -> list[str]:
     """The first certified model of each data set in the registry, by name."""
     from acert_zoo.zoo import registry
@@ -261,17 +272,7 @@ def main(
             store_seed(zoo, as_seed_of, read_run(run)[0].to_dict(), evaluation)
             cards.render_all(zoo)
         if check and subject.version is not None:
-            found = differences(
-                evaluation, zoo.evaluation(subject.name, subject.version), zoo.radii(subject.name, subject.version)
-            )
-            for line in found[:20]:
-                click.echo(line, err=True)
-            if found:
-                click.echo(
-                    f"{subject.name}.v{subject.version}: {len(found)} differences from the stored evaluation", err=True
-                )
-                raise SystemExit(1)
-            click.echo(f"{subject.name}.v{subject.version}: reproduces the stored evaluation", err=as_json)
+            compare_with_stored(zoo, evaluation, subject.name, subject.version, err=as_json)
     except AcertZooError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None

@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 import numpy as np
+from torch import nn
 
 from acert_zoo.data import datasets
 from acert_zoo.data.registration import register_own
@@ -86,6 +87,32 @@ class Exported:
     evaluation: Evaluation | None
 
 
+def folded(recipe: Recipe, state: dict[str, Any], data_root: str | None, log: Any) -> nn.Module:
+    """The network as it is deployed, compared with the trained one on validation images.
+
+    Raises:
+        WeightsError: it cannot be folded, or gives other logits.
+    """
+    trained = trained_model(recipe, state)
+    model = fold(trained, architectures.build(recipe.arch, **arch_arguments(recipe)))
+    validation, _ = datasets.load_split(recipe.dataset, "val", data_root)
+    worst = check_folding(trained, model, datasets.to_pixels(np.array(validation[:1000])))
+    log(f"folded; logits differ by {worst:.1g} relative on validation images")
+    return round_as_trained(recipe, model)
+
+
+def file_metadata(name: str, recipe: Recipe, training: dict[str, Any]) -> dict[str, str]:
+    """What the weights file says of itself."""
+    return {
+        "name": name,
+        "kappa": repr(recipe.kappa),
+        "arch": recipe.arch,
+        "dataset": recipe.dataset,
+        "commit": str(training.get("commit", "unknown")),
+        "recipe": recipe_digest(recipe),
+    }
+
+
 def export(
     run: Path,
     name: str,
@@ -113,22 +140,9 @@ def export(
         raise InvalidInputError(
             f"{run} has finished {done} of {recipe.epochs} epochs; resume it, or export it with --unfinished"
         )
-    trained = trained_model(recipe, state)
-    model = fold(trained, architectures.build(recipe.arch, **arch_arguments(recipe)))
-    validation, _ = datasets.load_split(recipe.dataset, "val", data_root)
-    worst = check_folding(trained, model, datasets.to_pixels(np.array(validation[:1000])))
-    round_as_trained(recipe, model)
-    log(f"folded; logits differ by {worst:.1g} relative on validation images")
+    model = folded(recipe, state, data_root, log)
     training = provenance(run, recipe, state)
-    metadata = {
-        "name": name,
-        "kappa": repr(recipe.kappa),
-        "arch": recipe.arch,
-        "dataset": recipe.dataset,
-        "commit": str(training.get("commit", "unknown")),
-        "recipe": recipe_digest(recipe),
-    }
-    content = weights.serialize(tensors_of(model), metadata)
+    content = weights.serialize(tensors_of(model), file_metadata(name, recipe, training))
     sha256 = hashlib.sha256(content).hexdigest()
     versions = [m for m in registry.read_registry(zoo.registry) if m.name == name]
     same = next((m for m in versions if m.sha256 == sha256), None)

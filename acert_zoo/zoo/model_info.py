@@ -117,7 +117,8 @@ class ModelInfo:
     hub: HubLocation | None = None
 
     def __post_init__(self) -> None:
-        _expect(isinstance(self.name, str) and _NAME.fullmatch(self.name), "model name", self.name, "a-z, 0-9 and _")
+        named = isinstance(self.name, str) and _NAME.fullmatch(self.name)
+        _expect(named, "model name", self.name, "lower-case letters, digits and _")
         check = self._check
         check(type(self.version) is int and 1 <= self.version < 10**6, "version", "a positive integer")
         if self.kind not in KINDS:

@@ -74,6 +74,35 @@ def cascade_section(members: Sequence[Mapping[str, Any]], gates: Sequence[Any]) 
     return "\n## Stages\n\n" + "\n".join(rows) + "\n"
 
 
+def opening(info: ModelInfo) -> str:
+    """What the model is, how good, and how large, in two sentences."""
+    accuracy, acr = info.metric("accuracy"), info.metric("acr_percent")
+    headline = f"{percent(accuracy)} % natural accuracy"
+    if best := certified(info):
+        headline += ", certified accuracy " + " and ".join(f"{percent(m)} % at {m.eps}" for m in best)
+    if acr is not None:
+        headline += f", ACR {percent(acr)} % of {acr.eps}"
+    kappa = "" if info.kappa is None else f", kappa {info.kappa:g}"
+    what = f"Trained with {METHOD_TEXT.get(str(info.method), str(info.method))}{kappa}"
+    if info.kind == "cascade":
+        what = "A certified cascade of zoo models, not trained any further"
+    size = f", {info.parameters:,} parameters" if info.parameters else ""
+    if info.kind == "model" and info.arch_kwargs:
+        size += f", {multiply_adds(info):,} multiply-adds an image"
+    return f"""An image classifier for {dataset_info(str(info.dataset)).display_name} whose l-inf robustness is proved
+    image by image: {headline} ({accuracy.n if accuracy else 0:,} test images). {what}{size}. Raw pixels in [0, 1] go
+    in, logits come out; normalisation is part of the model."""
+
+
+def versions_table(versions: Sequence[ModelInfo]) -> str:
+    """A row for each version of the name."""
+    rows = ["| version | natural accuracy, % | ACR, % | sha256 of the weights |", "|---|---:|---:|---|"]
+    for v in versions:
+        figures = f"{percent(v.metric('accuracy'))} | {percent(v.metric('acr_percent'))}"
+        rows.append(f"| {v.versioned_name} | {figures} | `{v.sha256}` |")
+    return "\n".join(rows)
+
+
 def render(
     info: ModelInfo,
     *,
@@ -101,32 +130,12 @@ def render(
     """
     name, dataset = info.name, str(info.dataset)
     facts = dataset_info(dataset)
-    pretty, terms = facts.display_name, facts.license or "The licence of the data set is not stated"
-    accuracy, acr = info.metric("accuracy"), info.metric("acr_percent")
     best = certified(info)
-    headline = f"{percent(accuracy)} % natural accuracy"
-    if best:
-        headline += ", certified accuracy " + " and ".join(f"{percent(m)} % at {m.eps}" for m in best)
-    if acr is not None:
-        headline += f", ACR {percent(acr)} % of {acr.eps}"
-    kappa = "" if info.kappa is None else f", kappa {info.kappa:g}"
-    what = f"{METHOD_TEXT.get(str(info.method), str(info.method))}{kappa}"
-    what = (
-        "A certified cascade of zoo models, not trained any further"
-        if info.kind == "cascade"
-        else f"Trained with {what}"
-    )
-    size = f", {info.parameters:,} parameters" if info.parameters else ""
-    if info.kind == "model" and info.arch_kwargs:
-        size += f", {multiply_adds(info):,} multiply-adds an image"
     load = f"hf-hub:{repo_id}" if repo_id else name
     eps = best[0].eps if best else info.eps_max
-    opening = f"""An image classifier for {pretty} whose l-inf robustness is proved image by image: {headline}
-    ({accuracy.n if accuracy else 0:,} test images). {what}{size}. Raw pixels in [0, 1] go in, logits come
-    out; normalisation is part of the model."""
     body = f"""# {name}
 
-{paragraph(opening)}
+{paragraph(opening(info))}
 
 ## Use
 
@@ -176,17 +185,10 @@ images have radius 0 in the ACR.
 {paragraph("Cost to train: " + cost(info) + smallest_radius(info))}
 """
     if info.recipe:
-        body += (
-            "\n<details><summary>Recipe</summary>\n\n```toml\n"
-            + recipe_toml(info.recipe)
-            + f"```\n\n{recipe_use(info, cascade)}\n\n</details>\n"
-        )
-    body += "\n## Versions\n\n| version | natural accuracy, % | ACR, % | sha256 of the weights |\n|---|---:|---:|---|\n"
-    for v in versions or (info,):
-        body += (
-            f"| {v.versioned_name} | {percent(v.metric('accuracy'))} | {percent(v.metric('acr_percent'))} "
-            f"| `{v.sha256}` |\n"
-        )
+        recipe = f"```toml\n{recipe_toml(info.recipe)}```\n\n{recipe_use(info, cascade)}"
+        body += f"\n<details><summary>Recipe</summary>\n\n{recipe}\n\n</details>\n"
+    terms = facts.license or "The licence of the data set is not stated"
+    body += f"\n## Versions\n\n{versions_table(versions or (info,))}\n"
     body += f"""
 ## Licence
 
