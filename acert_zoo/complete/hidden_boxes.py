@@ -22,28 +22,40 @@ from torch import Tensor
 
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.complete.leaf_proof import LeafProver, Leaves
-from acert_zoo.complete.linear_bounds import LinearBounds, Minimum
-from acert_zoo.complete.optimise import Schedule, optimise
+from acert_zoo.complete.linear_bounds import LinearBounds, Relaxation
+from acert_zoo.complete.optimise import Optimised, Schedule, optimise
 from acert_zoo.complete.split_tree import Path
 from acert_zoo.network.graph import Network
 
 SCHEDULE = Schedule(20, alpha=0.3, beta=0.1, decay=0.9)
+AGAIN = Schedule(8, alpha=0.1, beta=0.1, decay=0.8)
 _CUSHION = 1e-5  # a neuron whose sign is known by so much needs no better slopes
 _CHUNK_BYTES = 2**24  # what the rows of a chunk may take
 
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """How the ends of the boxes of some neurons were found: the minima [S] of +z (below) and of -z (above).
+    """How the ends of the boxes of some neurons were found: what is best for +z (below) and for -z (above).
 
     Attributes:
-        step: index of the ReLU that reads them. neurons: int64 [S], their places in its flattened input.
+        step: index of the ReLU that reads them. neurons: int64 [S], their places in its flattened input, ascending.
+        columns: int64 [T], the numbers of the earlier neurons that have slopes.
     """
 
     step: int
     neurons: Tensor
-    below: Minimum
-    above: Minimum
+    columns: Tensor
+    below: Optimised
+    above: Optimised
+
+    def start(self, found: Optimised, bounds: LinearBounds, neurons: Tensor) -> Relaxation:
+        """Where to begin for `neurons`: with what was found for them, else with default slopes."""
+        state = bounds.start(len(neurons))
+        place = torch.searchsorted(self.neurons, neurons).clamp(max=len(self.neurons) - 1)
+        own = (self.neurons[place] == neurons).nonzero().squeeze(1)
+        old = bounds.carried(found.state.pick(place[own]), self.columns)
+        state.alpha[own], state.beta[own] = old.alpha, old.beta
+        return state
 
 
 class HiddenBoxes:
@@ -53,6 +65,7 @@ class HiddenBoxes:
         prover: of the network. network: the same in float32, for the search of slopes.
         path: signs of neurons, numbered as in `split_tree.py`; the boxes are about the points that have them.
         known: boxes of all values but the logits that are true of these points already; default: CROWN's are found.
+        before: the sides of `known`, with whose slopes the search begins.
         until: a value of `time.perf_counter()`; layers after it keep the boxes they have.
         deadline: another one, after which TimeoutError is raised.
 
@@ -67,13 +80,13 @@ class HiddenBoxes:
         network: Network,
         path: Path = (),
         known: Sequence[Interval] | None = None,
+        before: Sequence[Sides] = (),
         *,
-        schedule: Schedule = SCHEDULE,
         until: float = math.inf,
         deadline: float = math.inf,
     ) -> None:
         self.prover, self.network, self.path, self.known = prover, network, path, known
-        self.schedule, self.until, self.deadline = schedule, until, deadline
+        self.before, self.until, self.deadline = before, until, deadline
         self.readers = {network.steps[number].inputs[0]: number for number in prover.relus}
         self.sides: list[Sides] = []
         self.empty = False
@@ -121,23 +134,28 @@ class HiddenBoxes:
         for neurons in open_.split(size):
             if time.perf_counter() > self.until:
                 break
-            low, below = self._lower_bounds(bounds, boxes, neurons, 1.0)
-            high, above = self._lower_bounds(bounds, boxes, neurons, -1.0)
+            begin = [bounds.start(len(neurons)), bounds.start(len(neurons))]
+            for side in self.before:
+                if side.step == self.readers[index]:
+                    begin = [side.start(found, bounds, neurons) for found in (side.below, side.above)]
+                    break
+            low, below = self._lower_bounds(bounds, boxes, neurons, 1.0, begin[0])
+            high, above = self._lower_bounds(bounds, boxes, neurons, -1.0, begin[1])
             lower[neurons] = torch.maximum(lower[neurons], low)
             upper[neurons] = torch.minimum(upper[neurons], -high)
-            self.sides.append(Sides(self.readers[index], neurons, below, above))
+            self.sides.append(Sides(self.readers[index], neurons, bounds.neurons, below, above))
         return Interval(lower.view(box.lower.shape), upper.view(box.upper.shape))
 
     def _lower_bounds(
-        self, bounds: LinearBounds, boxes: list[Interval], neurons: Tensor, sign: float
-    ) -> tuple[Tensor, Minimum]:
+        self, bounds: LinearBounds, boxes: list[Interval], neurons: Tensor, sign: float, start: Relaxation
+    ) -> tuple[Tensor, Optimised]:
         """Rigorous lower bounds [S] of sign * z for neurons of the last of the boxes; -inf: nothing is proved."""
         rows = torch.zeros(len(neurons), boxes[-1].lower.numel())
         rows[torch.arange(len(neurons)), neurons] = sign
         rows = rows.view(-1, *boxes[-1].lower.shape[1:])
         const = torch.zeros(len(neurons))
-        start = bounds.start(len(neurons))
-        found = optimise(bounds, rows, const, start, self.schedule, target=_CUSHION, deadline=self.until)
+        schedule = AGAIN if self.before else SCHEDULE
+        found = optimise(bounds, rows, const, start, schedule, target=_CUSHION, deadline=self.until)
         columns = [column for column, _ in bounds.prefix]
         leaves = Leaves(
             rows.double(),
@@ -148,7 +166,7 @@ class HiddenBoxes:
             found.state.alpha,
         )
         proved = self.prover.lower_bounds(boxes, leaves, value=len(boxes) - 1, deadline=self.deadline)
-        return proved, found.minimum
+        return proved, found
 
 
 def _intersection(one: Interval, other: Interval) -> Interval:

@@ -54,7 +54,7 @@ class Relaxation:
     beta: Tensor
     sign: Tensor
 
-    def pick(self, index: Tensor | slice | int) -> Relaxation:
+    def pick(self, index: Tensor | slice | int | list[int]) -> Relaxation:
         return Relaxation(self.alpha[index], self.beta[index], self.sign[index])
 
     @classmethod
@@ -126,6 +126,14 @@ class LinearBounds:
         for column, s in self.prefix:
             sign[:, column] = s
         return Relaxation(alpha, torch.zeros_like(alpha), sign)
+
+    def carried(self, old: Relaxation, neurons: Tensor) -> Relaxation:
+        """A start with the slopes and multipliers of `old`, whose columns are `neurons`, where both have them."""
+        state = self.start(len(old.alpha))
+        place = torch.searchsorted(neurons, self.neurons).clamp(max=max(0, len(neurons) - 1))
+        own = (neurons[place] == self.neurons).nonzero().squeeze(1) if len(neurons) else place[:0]
+        state.alpha[:, own], state.beta[:, own] = old.alpha[:, place[own]], old.beta[:, place[own]]
+        return state
 
     def bytes_per_row(self) -> int:
         """About what one row takes while it is being optimised."""

@@ -46,7 +46,8 @@ def scores(bounds: LinearBounds, minimum: Minimum, sides: Sequence[Sides]) -> Te
         column = place[side.neurons]
         kept = (column >= 0).nonzero().squeeze(1)  # the others are no longer open
         for ends, found in ((below, side.below), (above, side.above)):
-            picked = Minimum(found.bounds[kept], found.z[kept], found.coefficients[kept], found.corner[:0])
+            at = found.minimum
+            picked = Minimum(at.bounds[kept], at.z[kept], at.coefficients[kept], at.corner[:0])
             add(ends[column[kept]], picked)
     return total
 
@@ -61,7 +62,7 @@ def influence(bounds: LinearBounds, found: Optimised, rows: Sequence[int], sides
     free = (found.state.sign[0] == 0).nonzero().squeeze(1)
     if len(free) == 0:
         return None
-    early = free[free < max((side.below.coefficients.shape[1] for side in sides), default=0)]
+    early = free[free < max((len(side.columns) for side in sides), default=0)]
     free = early if len(early) else free
     best = free[scores(bounds, part, sides)[free].argmax()]
     return int(bounds.neurons[best])

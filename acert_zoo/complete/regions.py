@@ -19,9 +19,9 @@ from torch import Tensor
 
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.complete.branch_and_bound import BranchAndBound, Corner
-from acert_zoo.complete.hidden_boxes import HiddenBoxes, tight_boxes
+from acert_zoo.complete.hidden_boxes import HiddenBoxes, Sides, tight_boxes
 from acert_zoo.complete.leaf_proof import LeafProver
-from acert_zoo.complete.linear_bounds import LinearBounds
+from acert_zoo.complete.linear_bounds import LinearBounds, Relaxation
 from acert_zoo.complete.optimise import Optimised, Schedule, optimise
 from acert_zoo.complete.proof import check_proof
 from acert_zoo.complete.region_branching import influence
@@ -29,6 +29,7 @@ from acert_zoo.complete.split_tree import Path
 from acert_zoo.network.graph import Network
 
 ROOT = Schedule(100, decay=0.95)
+AGAIN = Schedule(30, decay=0.9)
 BOX_SHARE = 0.1  # of the time that is left, at most, for the boxes of one region
 FIRST, LATER = 5.0, 1.0  # how long a region is searched, in terms of the time that its boxes took
 
@@ -37,12 +38,16 @@ FIRST, LATER = 5.0, 1.0  # how long a region is searched, in terms of the time t
 class Region:
     """Attributes:
     path: (neuron, sign), the constraints. rows: int64, those that are not proved on it.
-    boxes: true on it, of a region that holds it; None: not known.
+    boxes: true on it, of a region that holds it. sides: how they were found.
+    state: slopes and multipliers of the rows there, columns: of these neurons.
     """
 
     path: Path
     rows: Tensor
-    boxes: list[Interval] | None = None
+    boxes: list[Interval]
+    sides: list[Sides]
+    state: Relaxation | None = None
+    columns: Tensor | None = None
 
 
 class RegionSearch:
@@ -83,7 +88,7 @@ class RegionSearch:
         Raises:
             TimeoutError: the time was over in the middle of a proof.
         """
-        stack = [Region((), torch.arange(len(self.rows)), boxes)]
+        stack = [Region((), torch.arange(len(self.rows)), boxes, [])]
         while stack:
             if time.perf_counter() > end:
                 return "time"
@@ -98,7 +103,9 @@ class RegionSearch:
         """(outcome, regions that are left of this one)."""
         started = time.perf_counter()
         until = started + BOX_SHARE * (end - started)
-        hidden = HiddenBoxes(self.prover, self.network, region.path, region.boxes, until=until, deadline=end)
+        hidden = HiddenBoxes(
+            self.prover, self.network, region.path, region.boxes, region.sides, until=until, deadline=end
+        )
         boxes = tight_boxes(self.box, hidden)
         if hidden.empty:
             self.parts += 1
@@ -106,7 +113,10 @@ class RegionSearch:
         bounds = LinearBounds(self.network, boxes, fixed=region.path)
         index = region.rows
         rows, const = self.rows[index].float(), self.const[index].float()
-        found = optimise(bounds, rows, const, bounds.start(len(index)), ROOT, target=3 * self.cushion, deadline=end)
+        start, schedule = bounds.start(len(index)), ROOT
+        if region.state is not None and region.columns is not None:
+            start, schedule = bounds.carried(region.state, region.columns), AGAIN
+        found = optimise(bounds, rows, const, start, schedule, target=3 * self.cushion, deadline=end)
         if self.corner(found.minimum.corner):
             return "adversarial", []
         if not region.path:
@@ -129,8 +139,11 @@ class RegionSearch:
             if outcome != "proved":
                 return outcome, []
             return ("stuck" if self._prove(search, boxes, index, region.path, end) else "proved"), []
-        kept = index[left]
-        return "proved", [Region((*region.path, (neuron, sign)), kept, boxes) for sign in (1, -1)]
+        state = found.state.pick(left)
+        return "proved", [
+            Region((*region.path, (neuron, sign)), index[left], boxes, hidden.sides, state, bounds.neurons)
+            for sign in (1, -1)
+        ]
 
     def _search(self, bounds: LinearBounds, rows: Tensor, const: Tensor, found: Optimised) -> BranchAndBound:
         search = BranchAndBound(
