@@ -11,6 +11,7 @@ import torch
 from acert_zoo.bounds.ibp import Interval
 from acert_zoo.complete.hidden_boxes import HiddenBoxes, tight_boxes
 from acert_zoo.complete.leaf_proof import LeafProver
+from acert_zoo.complete.linear_bounds import LinearBounds, Relaxation
 from acert_zoo.network.graph import Network
 from acert_zoo.network.layers import Linear, ReLU
 from tests.support.relu_patterns import exact_minimum, tiny_network
@@ -81,7 +82,9 @@ def test_under_constraints_the_exact_range_lies_inside(seed: int, sign: int) -> 
     """Neuron 1 has a sign; no box of a part of the box may lose a point of that part."""
     network = tiny_network(seed, hidden=(4, 3))
     prover = LeafProver(network)
-    hidden = HiddenBoxes(prover, network, ((1, sign),), prover.boxes(BOX))
+    whole = HiddenBoxes(prover, network)
+    known = tight_boxes(BOX, whole)
+    hidden = HiddenBoxes(prover, network, ((1, sign),), known, whole.sides)
     after = tight_boxes(BOX, hidden)
     some = exact_range(network, 0, ((1, sign),))
     if hidden.empty:
@@ -103,3 +106,16 @@ def test_a_part_without_points() -> None:
     first = HiddenBoxes(prover, network, ((0, -1), (2, 1)))
     tight_boxes(BOX, first)
     assert first.empty
+
+
+def test_slopes_are_carried_to_the_same_neurons() -> None:
+    """Neurons 0 and 2 had slopes; 0, 1 and 2 have them now: what both have is kept."""
+    network = Network((linear([[1.0]] * 4, [0.0, 0.0, 0.0, 5.0], 0), ReLU(inputs=(1,)), linear([[1.0] * 4], [0.0], 2)))
+    line = Interval(torch.tensor([[-1.0]], dtype=F64), torch.tensor([[1.0]], dtype=F64))
+    bounds = LinearBounds(network, LeafProver(network).boxes(line), fixed=((1, -1),))
+    assert bounds.neurons.tolist() == [0, 1, 2]
+    old = Relaxation(torch.tensor([[0.25, 0.5]]), torch.tensor([[0.0, 2.0]]), torch.zeros(1, 2))
+    new = bounds.carried(old, torch.tensor([0, 2]))
+    assert new.alpha.tolist() == [[0.25, 0.0, 0.5]]
+    assert new.beta.tolist() == [[0.0, 0.0, 2.0]]
+    assert new.sign.tolist() == [[0.0, -1.0, 0.0]]
