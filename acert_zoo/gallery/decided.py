@@ -13,8 +13,6 @@ from acert_zoo._json import parse_json
 from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact_numbers import parse_eps, round_up
 
-SPLITS = "branch-and-bound"
-
 
 @dataclass(frozen=True)
 class Decided:
@@ -45,11 +43,6 @@ class Decided:
     def unbroken(self) -> int:
         """Images for which no adversarial image is known: an upper bound of how many are robust."""
         return self.robust + self.undecided
-
-    @property
-    def without_splits(self) -> int:
-        """Images that interval and linear bounds alone proved."""
-        return self.robust - self.proved_by.get(SPLITS, 0)
 
 
 def read_decided(path: Path, weights_sha256: str | None, radii: np.ndarray) -> tuple[Decided, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from acert_zoo.errors import InvalidInputError, UnknownNameError
 from acert_zoo.network import architectures
@@ -26,6 +25,8 @@ def network_without_weights(info: ModelInfo, error: type[Exception]) -> nn.Modul
 
 def multiply_adds(info: ModelInfo) -> int:
     """Multiplications (each with its addition) of convolutions and linear layers for one image, counted by torch."""
+    from torch.utils.flop_counter import FlopCounterMode  # brings triton: not for everybody who loads a model
+
     model = network_without_weights(info, InvalidInputError).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, *info.arch_kwargs["input_shape"], device="meta"))

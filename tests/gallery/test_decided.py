@@ -37,7 +37,7 @@ def test_what_is_read(tmp_path: Path) -> None:
     path = write(tmp_path, {**ENTRY, "eps": "0.2"}, ENTRY)
     first, second = read_decided(path, "a" * 64, RADII)
     assert (first.eps, second.eps) == ("0.1", "0.2")
-    assert (first.correct, first.robust, first.unbroken, first.without_splits) == (3, 2, 3, 1)
+    assert (first.correct, first.robust, first.unbroken) == (3, 2, 3)
 
 
 def test_nothing_is_read_of_other_weights_or_where_there_is_no_file(tmp_path: Path) -> None:
