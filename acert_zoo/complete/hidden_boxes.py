@@ -31,6 +31,7 @@ SCHEDULE = Schedule(20, alpha=0.3, beta=0.1, decay=0.9)
 AGAIN = Schedule(8, alpha=0.1, beta=0.1, decay=0.8)
 _CUSHION = 1e-5  # a neuron whose sign is known by so much needs no better slopes
 _CHUNK_BYTES = 2**24  # what the rows of a chunk may take
+_TENSORS = 5  # [S, T] that an `Optimised` has
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,7 @@ class HiddenBoxes:
         path: signs of neurons, numbered as in `split_tree.py`; the boxes are about the points that have them.
         known: boxes of all values but the logits that are true of these points already; default: CROWN's are found.
         before: the sides of `known`, with whose slopes the search begins.
+        memory: bytes that `sides` may take; what does not fit is not kept.
         until: a value of `time.perf_counter()`; layers after it keep the boxes they have.
         deadline: another one, after which TimeoutError is raised.
 
@@ -82,11 +84,12 @@ class HiddenBoxes:
         known: Sequence[Interval] | None = None,
         before: Sequence[Sides] = (),
         *,
+        memory: float = math.inf,
         until: float = math.inf,
         deadline: float = math.inf,
     ) -> None:
         self.prover, self.network, self.path, self.known = prover, network, path, known
-        self.before, self.until, self.deadline = before, until, deadline
+        self.before, self.left, self.until, self.deadline = before, memory, until, deadline
         self.readers = {network.steps[number].inputs[0]: number for number in prover.relus}
         self.sides: list[Sides] = []
         self.empty = False
@@ -143,8 +146,15 @@ class HiddenBoxes:
             high, above = self._lower_bounds(bounds, boxes, neurons, -1.0, begin[1])
             lower[neurons] = torch.maximum(lower[neurons], low)
             upper[neurons] = torch.minimum(upper[neurons], -high)
-            self.sides.append(Sides(self.readers[index], neurons, bounds.neurons, below, above))
+            self._keep(Sides(self.readers[index], neurons, bounds.neurons, below, above))
         return Interval(lower.view(box.lower.shape), upper.view(box.upper.shape))
+
+    def _keep(self, side: Sides) -> None:
+        self.left -= 2 * _TENSORS * 4 * len(side.neurons) * len(side.columns)
+        if self.left >= 0:
+            for found in (side.below, side.above):
+                found.minimum.corner = found.minimum.corner[:0].clone()
+            self.sides.append(side)
 
     def _lower_bounds(
         self, bounds: LinearBounds, boxes: list[Interval], neurons: Tensor, sign: float, start: Relaxation

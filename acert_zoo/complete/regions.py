@@ -31,6 +31,7 @@ from acert_zoo.network.graph import Network
 ROOT = Schedule(100, decay=0.95)
 AGAIN = Schedule(30, decay=0.9)
 BOX_SHARE = 0.1  # of the time that is left, at most, for the boxes of one region
+SIDES_SHARE = 1 / 64  # of the memory, at most, for how the boxes of one region were found; a stack of them waits
 FIRST, LATER = 5.0, 1.0  # how long a region is searched, in terms of the time that its boxes took
 
 
@@ -104,7 +105,14 @@ class RegionSearch:
         started = time.perf_counter()
         until = started + BOX_SHARE * (end - started)
         hidden = HiddenBoxes(
-            self.prover, self.network, region.path, region.boxes, region.sides, until=until, deadline=end
+            self.prover,
+            self.network,
+            region.path,
+            region.boxes,
+            region.sides,
+            memory=SIDES_SHARE * self.memory,
+            until=until,
+            deadline=end,
         )
         boxes = tight_boxes(self.box, hidden)
         if hidden.empty:

@@ -119,3 +119,13 @@ def test_slopes_are_carried_to_the_same_neurons() -> None:
     assert new.alpha.tolist() == [[0.25, 0.0, 0.5]]
     assert new.beta.tolist() == [[0.0, 0.0, 2.0]]
     assert new.sign.tolist() == [[0.0, -1.0, 0.0]]
+
+
+def test_sides_are_kept_within_their_memory() -> None:
+    network = tiny_network(0, hidden=(4, 3))
+    prover = LeafProver(network)
+    rich, poor = HiddenBoxes(prover, network), HiddenBoxes(prover, network, memory=10.0)
+    one, other = tight_boxes(BOX, rich), tight_boxes(BOX, poor)
+    assert len(rich.sides) == 1
+    assert poor.sides == []
+    assert torch.equal(one[3].lower, other[3].lower)
