@@ -47,6 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     acert_zoo.certify(model, images, out=folder / "ibp.jsonl")
     acert_zoo.decide(model, images, None, eps="1/14", budget=200, out=folder / "split.jsonl")
     acert_zoo.decide(model, images[:1], None, eps="1/40", budget=200, out=folder / "crown.jsonl")
+    acert_zoo.decide(model, images[:1], None, eps="1/100", budget=200, out=folder / "crown-ibp.jsonl")
     return folder
 
 
@@ -83,9 +84,11 @@ def test_it_is_one_file_that_imports_neither_torch_nor_the_package() -> None:
 def test_lines_of_every_kind_hold(checker: ModuleType, folder: Path) -> None:
     assert check(checker, folder, "ibp.jsonl", 0).startswith("proved")
     assert check(checker, folder, "crown.jsonl", 0).startswith("proved")
+    assert check(checker, folder, "crown-ibp.jsonl", 0).startswith("proved")
     assert check(checker, folder, "split.jsonl", 0) == "refuted"
     assert check(checker, folder, "split.jsonl", 1).startswith("proved")
     assert rows(folder / "crown.jsonl")[1]["method"] == "crown"
+    assert rows(folder / "crown-ibp.jsonl")[1]["method"] == "crown-ibp"
     assert rows(folder / "split.jsonl")[2]["method"] == "branch-and-bound"
 
 
