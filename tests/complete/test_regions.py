@@ -1,4 +1,7 @@
-"""Regions against the exact minimum of tiny networks: they prove what is true, and nothing else."""
+"""Regions against the exact minimum of tiny networks: they prove what is true, and nothing else.
+
+Also tested here: complete/region_branching.py.
+"""
 
 from __future__ import annotations
 

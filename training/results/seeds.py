@@ -49,7 +49,7 @@ def store_seed(zoo: ZooFolder, name: str, recipe: dict[str, Any], evaluation: Ev
     )
     if info is None:
         raise InvalidInputError(f"the zoo has no model {name!r}")
-    own = Recipe.from_dict(info.recipe).to_dict()  # with what recipes have been given since, at its default
+    own = Recipe.from_dict(dict(info.recipe)).to_dict()  # with what recipes have been given since, at its default
     changed = sorted(k for k in {*recipe, *own} - {*FREE} if recipe.get(k) != own.get(k))
     if changed:
         raise InvalidInputError(f"the run's recipe differs from that of {info.versioned_name} in {', '.join(changed)}")
