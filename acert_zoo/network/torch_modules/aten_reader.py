@@ -90,8 +90,6 @@ class _Reader:
 
     def _call(self, node: Any) -> Any:
         name = str(node.target)
-        if node.target is operator.getitem:
-            return self._item(node)
         if name.startswith(_IGNORED):
             return None
         if isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool)):
@@ -100,6 +98,8 @@ class _Reader:
         found: list[Any] = []
         torch.fx.node.map_aggregate((args, kwargs), found.append)
         try:
+            if node.target is operator.getitem:
+                return self._item(node)
             if not any(isinstance(v, (Value, Repeated)) for v in found):
                 return self._constant(node, name, args, kwargs, found)
             rule = RULES.get(name)
