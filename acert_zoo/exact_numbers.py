@@ -140,6 +140,14 @@ def shortest_down(r: float) -> str:
     raise AssertionError(f"no decimal found for {r!r}")  # pragma: no cover
 
 
+def duration(seconds: float) -> str:
+    """ "0.31 s", "4 min 05 s", "2 h 03 min"."""
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def _plain(value: Decimal) -> str:
     """`value` without trailing zeros, in the notation `repr` would choose for a float of its size."""
     value = value.normalize(Context(prec=800, Emin=-2000, Emax=2000))

@@ -13,6 +13,7 @@ from acert_zoo.errors import InvalidInputError
 from acert_zoo.exact_numbers import (
     decimal_down,
     down,
+    duration,
     parse_eps,
     parse_pixel_eps,
     round_down,
@@ -131,3 +132,9 @@ def test_a_radius_above_the_whole_range_of_a_pixel_is_refused() -> None:
 def test_ratios_of_decimals_are_exact() -> None:
     assert parse_eps("8.8/255") == Fraction(88, 2550)
     assert parse_eps("0.4") == Fraction(2, 5)
+
+
+def test_durations() -> None:
+    assert duration(0.314) == "0.31 s"
+    assert duration(245) == "4 min 05 s"
+    assert duration(7380) == "2 h 03 min"

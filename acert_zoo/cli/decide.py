@@ -10,9 +10,9 @@ import click
 
 from acert_zoo._files import check_output_file
 from acert_zoo.cli.inputs import data_options, read_inputs, read_model
-from acert_zoo.cli.numbers import duration, parse_share, percent
+from acert_zoo.cli.numbers import parse_share, percent
 from acert_zoo.cli.terminal import print_facts, print_json, print_table, printable, resumable
-from acert_zoo.exact_numbers import parse_eps
+from acert_zoo.exact_numbers import duration, parse_eps
 
 if TYPE_CHECKING:
     from acert_zoo.certificates.decide import Decisions

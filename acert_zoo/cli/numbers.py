@@ -28,11 +28,3 @@ def parse_share(text: str) -> Fraction:
     if not 0 <= share <= 1:
         raise InvalidInputError(f"--fail-under {text!r}: expected a share such as 40% or 0.4")
     return share
-
-
-def duration(seconds: float) -> str:
-    """ "0.31 s", "4 min 05 s", "2 h 03 min"."""
-    if seconds < 60:
-        return f"{seconds:.2f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from acert_zoo.cli.numbers import duration, percent, radius
+from acert_zoo.cli.numbers import percent, radius
 from acert_zoo.cli.terminal import print_facts, print_table, printable
 from acert_zoo.data.registration import class_names, dataset_info
 from acert_zoo.errors import UnknownNameError
-from acert_zoo.exact_numbers import down, parse_eps, up
+from acert_zoo.exact_numbers import down, duration, parse_eps, up
 from acert_zoo.rounding import RoundingLevel
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from acert_zoo.cli.numbers import duration, percent
+from acert_zoo.cli.numbers import percent
 from acert_zoo.cli.terminal import print_facts, print_json, printable, resumable
-from acert_zoo.exact_numbers import down
+from acert_zoo.exact_numbers import down, duration
 
 if TYPE_CHECKING:
     from torch import nn

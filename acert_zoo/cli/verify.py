@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from acert_zoo.cli.inputs import SPLITS, dataset_file_option, onnx_options, read_model
-from acert_zoo.cli.numbers import duration
 from acert_zoo.cli.terminal import print_facts, print_json, printable, progress_bar
 from acert_zoo.cli.threads import default_threads
 from acert_zoo.cli.verify_many import verify_many
 from acert_zoo.data.registration import dataset_names
+from acert_zoo.exact_numbers import duration
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

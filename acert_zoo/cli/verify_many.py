@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from acert_zoo.cli.numbers import duration
 from acert_zoo.cli.terminal import print_facts, print_json, printable, progress_bar
+from acert_zoo.exact_numbers import duration
 
 
 def verify_many(files: tuple[Path, ...], as_json: bool, **options: Any) -> int:

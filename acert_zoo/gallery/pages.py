@@ -11,7 +11,7 @@ from typing import Any
 from acert_zoo._version import __version__
 from acert_zoo.data.registration import dataset_info
 from acert_zoo.errors import MissingDependencyError
-from acert_zoo.exact_numbers import decimal_down, down, parse_eps
+from acert_zoo.exact_numbers import decimal_down, down, duration, parse_eps
 from acert_zoo.gallery.decided import Decided
 from acert_zoo.gallery.eps_grid import REACH, eps_grid
 from acert_zoo.gallery.evaluations import StoredEvaluation, wilson_interval
@@ -45,7 +45,7 @@ class Pages:
         self.environment = Environment(
             loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
-        self.environment.filters |= {"down": _down, "thousands": lambda n: f"{n:,}", "clock": _clock}
+        self.environment.filters |= {"down": _down, "thousands": lambda n: f"{n:,}", "duration": duration}
         self.environment.filters["parts"] = lambda name: name.replace("_", "_ ").split(" ")
         self.environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # methods keep the order of their legend
         self.environment.globals["unique"] = count().__next__
@@ -175,9 +175,3 @@ def _interval(low: float, high: float) -> str:
 def _down(value: float | Fraction, digits: int = 2) -> str:
     """`value`, read as the decimal it prints as, cut to `digits` decimals."""
     return down(value, digits) if isinstance(value, Fraction) else decimal_down(value, digits)
-
-
-def _clock(seconds: float) -> str:
-    """ "1 h 22 min", "4 min"."""
-    minutes = max(1, round(seconds / 60))
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from acert_zoo.cli.numbers import duration, parse_share, percent, radius
+from acert_zoo.cli.numbers import parse_share, percent, radius
 from acert_zoo.errors import InvalidInputError
 
 
@@ -30,9 +30,3 @@ def test_shares(text: str, share: str) -> None:
 def test_other_shares_are_refused(text: str) -> None:
     with pytest.raises(InvalidInputError, match="40%"):
         parse_share(text)
-
-
-def test_durations() -> None:
-    assert duration(0.314) == "0.31 s"
-    assert duration(245) == "4 min 05 s"
-    assert duration(7380) == "2 h 03 min"

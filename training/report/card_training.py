@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from acert_zoo.cli.numbers import duration
 from acert_zoo.data.registration import dataset_info
+from acert_zoo.exact_numbers import duration
 from acert_zoo.zoo.model_info import ModelInfo
 
 
