@@ -44,6 +44,7 @@ def test_radius_by_hand(tmp_path: Path) -> None:
     assert not verify_file(file, model=model, images=image).ok
 
 
+@pytest.mark.slow
 def test_radii_lie_between_interval_bounds_and_attacks() -> None:
     model = small_model(3)
     images = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(1))

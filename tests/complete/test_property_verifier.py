@@ -62,6 +62,7 @@ def test_a_counterexample_in_the_format_of_the_competition() -> None:
     assert str(answer.counterexample).startswith("((X_0 0.100000000000000000)\n(Y_0 0.1")
 
 
+@pytest.mark.slow
 def test_equality_at_the_bound_is_no_proof_either_way() -> None:
     """|x| < 0 holds nowhere and |x| <= 0 only at 0: no margin, so neither may be answered wrongly."""
     verifier = PropertyVerifier(absolute_value(), (1,))

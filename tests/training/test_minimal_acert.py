@@ -45,6 +45,7 @@ def test_the_radius_is_certified_and_nearly_the_largest(images: torch.Tensor) ->
         assert (sign * margin[inside] >= -1e-5).all()
 
 
+@pytest.mark.slow
 def test_it_learns_two_kinds_of_images() -> None:
     """Bright above or bright below: all are told apart, and most proved at a radius of 0.1."""
     torch.manual_seed(0)

@@ -109,6 +109,7 @@ def test_an_acr_that_a_larger_radius_might_cut_off_is_left_out() -> None:
     assert tradeoff.acr_percent_of(info, "0.5") is None  # radii up to 0.5 are not counted apart
 
 
+@pytest.mark.slow
 def test_points_come_from_registry_or_from_evaluated_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run_a")
     root = str(make_data(tmp_path / "data", run, test=20))

@@ -18,6 +18,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_dataset(tmp_path_factory.mktemp("data")))
 
 
+@pytest.mark.slow
 def test_validation_against_a_count_image_by_image(root: str) -> None:
     recipe = tiny_recipe(validation_images=37)
     trainer = Trainer(recipe, root)
