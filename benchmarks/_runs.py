@@ -1,7 +1,8 @@
-"""A training run as a step of a benchmark: trained to its end from where it was, so that the benchmark goes on too."""
+"""What benchmarks that train share: a run goes on to its end from where it was, so that the benchmark does too."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,21 @@ import torch
 from training.recipes.recipe import Recipe
 from training.run.loop import Trainer
 from training.run.run_folder import RunFolder
+
+
+def run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of every benchmark that trains: where the data lie, what differs from the recipe, what is written."""
+    options = (
+        click.option("--recipe", default="cifar10", show_default=True, help="A bundled recipe, or FILE.toml."),
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Overrides a value in all runs."),
+        click.option("--data-root", help="Folder of the data sets.  [default: $ACERT_ZOO_DATA]"),
+        click.option("--threads", default=1, show_default=True),
+        click.option("--dry", is_flag=True, help="Only lists the runs."),
+        click.option("--json", "path", type=click.Path(path_type=Path), help="Writes the results to this file too."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def finish(folder: Path, recipe: Recipe, data_root: str | None, progress: str) -> dict[str, Any]:

@@ -29,7 +29,6 @@ from acert_zoo.bounds.proof_device import refused
 from acert_zoo.bounds.search_device import search_device
 from acert_zoo.data.registration import dataset_info
 from acert_zoo.network.graph import Network
-from acert_zoo.network.layers import Affine
 from acert_zoo.network.tracing import trace
 from training.recipes.recipe import Recipe, load_recipe
 from training.run.loop import Trainer
@@ -50,17 +49,10 @@ def probe(device: torch.device) -> Rows:
     yield "float64 proofs", refused(device) or f"on {device}", ""
 
 
-def multiply_adds(network: Network, shape: tuple[int, ...]) -> int:
-    """Of one image."""
-    values = network.run(torch.zeros(1, *shape))
-    steps = enumerate(network.steps, start=1)
-    return sum(values[i].numel() * step.inner_length for i, step in steps if isinstance(step, Affine))
-
-
 def operations(recipe: Recipe, network: Network, shape: tuple[int, ...]) -> int:
     """Of a step: the clean pass and its gradient, the bounds' two convolutions a layer and theirs, the search."""
     passes = 3 + 6 + 2 * (recipe.radius.evaluations if recipe.objective == "acert" else 0)
-    return 2 * passes * recipe.batch_size * multiply_adds(network, shape)
+    return 2 * passes * recipe.batch_size * network.multiply_adds(shape)
 
 
 def step(name: str, changes: tuple[str, ...], device: torch.device, steps: int, peak: float) -> Rows:

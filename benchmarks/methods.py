@@ -22,7 +22,7 @@ from typing import Any
 import _measure
 import click
 import torch
-from _runs import finish
+from _runs import finish, run_options
 from training_step import small_root
 
 import acert_zoo
@@ -135,7 +135,7 @@ def table(rows: list[dict[str, Any]], eps: str, images: int) -> str:
 
 
 @click.command()
-@click.option("--recipe", default="cifar10", show_default=True, help="A bundled recipe, or FILE.toml.")
+@run_options
 @click.option("--model", default="cifar10_kappa025", show_default=True, help='Timed from this checkpoint; "": none.')
 @click.option("--method", "chosen", multiple=True, type=click.Choice(list(METHODS)), help="Only these.")
 @click.option("--epochs", default=6, show_default=True, type=click.IntRange(1), help="Epochs of ACERT.")
@@ -143,12 +143,7 @@ def table(rows: list[dict[str, Any]], eps: str, images: int) -> str:
 @click.option("--eps", default="2/255", show_default=True, help="One of the data set's reported radii.")
 @click.option("--images", default=100, show_default=True, type=click.IntRange(1), help="Decided completely.")
 @click.option("--budget", default=4.0, show_default=True, help="Seconds an image of complete verification.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Overrides a recipe value in all runs.")
 @click.option("--out", default="runs/methods", show_default=True, type=click.Path(path_type=Path))
-@click.option("--data-root", help="Folder of the data sets.  [default: $ACERT_ZOO_DATA]")
-@click.option("--threads", default=1, show_default=True)
-@click.option("--dry", is_flag=True, help="Only lists the runs.")
-@click.option("--json", "path", type=click.Path(path_type=Path), help="Writes the results to this file too.")
 def main(
     recipe: str,
     model: str,

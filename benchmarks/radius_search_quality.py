@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 import torch
-from _runs import finish
+from _runs import finish, run_options
 
 from acert_zoo.errors import AcertZooError
 from training.recipes.recipe import Recipe, load_recipe
@@ -59,15 +59,10 @@ def table(results: dict[tuple[str, int], dict[str, Any]]) -> str:
 
 
 @click.command()
-@click.option("--recipe", default="cifar10", show_default=True, help="A bundled recipe, or FILE.toml.")
+@run_options
 @click.option("--epochs", default=4, show_default=True, type=click.IntRange(1))
 @click.option("--seeds", default=2, show_default=True, type=click.IntRange(1))
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Overrides a recipe value in all runs.")
 @click.option("--out", default="runs/radius_search", show_default=True, type=click.Path(path_type=Path))
-@click.option("--data-root", help="Folder of the data sets.  [default: $ACERT_ZOO_DATA]")
-@click.option("--threads", default=1, show_default=True)
-@click.option("--dry", is_flag=True, help="Only lists the runs.")
-@click.option("--json", "path", type=click.Path(path_type=Path), help="Writes the results to this file too.")
 def main(
     recipe: str,
     epochs: int,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -74,6 +74,12 @@ class Network:
     def __call__(self, x: Tensor) -> Tensor:
         """Logits [N, K] of raw pixels [N, C, H, W] in [0, 1]."""
         return self.run(x)[-1]
+
+    def multiply_adds(self, shape: Sequence[int]) -> int:
+        """Multiplications, each with its addition, of the affine layers for one image of `shape`; any device."""
+        values = self.run(torch.zeros(1, *shape, device=self.head.weight.device))
+        steps = enumerate(self.steps, start=1)
+        return sum(values[i].numel() * step.inner_length for i, step in steps if isinstance(step, Affine))
 
     def map_tensors(self, f: Any) -> Network:
         """A copy whose every tensor t is f(t)."""

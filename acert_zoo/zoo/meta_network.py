@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from acert_zoo.errors import InvalidInputError, UnknownNameError
 from acert_zoo.network import architectures
+from acert_zoo.network.tracing import trace
 from acert_zoo.zoo.model_info import ModelInfo
 
 
@@ -24,13 +25,8 @@ def network_without_weights(info: ModelInfo, error: type[Exception]) -> nn.Modul
 
 
 def multiply_adds(info: ModelInfo) -> int:
-    """Multiplications (each with its addition) of convolutions and linear layers for one image, counted by torch."""
-    from torch.utils.flop_counter import FlopCounterMode  # brings triton: not for everybody who loads a model
-
-    model = network_without_weights(info, InvalidInputError).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, *info.arch_kwargs["input_shape"], device="meta"))
-    return int(counter.get_total_flops()) // 2
+    """Multiplications, each with its addition, of convolutions and linear layers for one image."""
+    return trace(network_without_weights(info, InvalidInputError).eval()).multiply_adds(info.arch_kwargs["input_shape"])
 
 
 def check_tensors(wanted: nn.Module, tensors: Mapping[str, Tensor], source: str, error: type[Exception]) -> None:

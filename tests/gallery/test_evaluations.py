@@ -52,6 +52,8 @@ def test_a_missing_evaluation_is_named(tmp_path: Path) -> None:
 def test_wilson_interval() -> None:
     # Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662, 0 of 20 gives 0 to 0.1611
     assert wilson_interval(81, 263) == pytest.approx((25.53, 36.62), abs=0.01)
+    assert wilson_interval(10, 100) == pytest.approx((5.52, 17.44), abs=0.01)
+    assert wilson_interval(0, 100) == pytest.approx((0, 100 * 3.8415 / 103.8415), abs=1e-3)  # up to z^2 / (n + z^2)
     assert wilson_interval(0, 20) == pytest.approx((0.0, 16.11), abs=0.01)
     assert wilson_interval(20, 20)[1] == 100.0
     with pytest.raises(InvalidInputError):

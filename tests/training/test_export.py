@@ -1,7 +1,4 @@
-"""From a run to the zoo: one command, versions, what is lost comes back, and what fails leaves the zoo as it was.
-
-Also tested here: training/results/zoo_folder.py.
-"""
+"""From a run to the zoo: one command, versions, what is lost comes back, and what fails leaves the zoo as it was."""
 
 from __future__ import annotations
 

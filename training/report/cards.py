@@ -20,13 +20,9 @@ from training.report.card_facts import SHORT_METHOD
 from training.report.card_metrics import certified, percent
 from training.results.decided_table import decided_overview, read_decided
 from training.results.seeds import read_seeds
-from training.results.zoo_folder import ZooFolder, write_atomic
+from training.results.zoo_folder import ZooFolder, read_document, write_atomic
 
 FIGURE_FOLDER = "figures"
-
-
-def _document(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _cascade(zoo: ZooFolder, info: ModelInfo) -> dict[str, Any] | None:
@@ -56,14 +52,14 @@ def card(
     """The card of `info`; `figure` is the prefix of its figure's files relative to the card."""
     return card_text.render(
         info,
-        evaluation=_document(zoo.evaluation(info.name, info.version)),
+        evaluation=read_document(zoo.evaluation(info.name, info.version), info.sha256),
         versions=versions,
         figure=figure,
         figure_form=figure_form,
         repo_id=repo_id,
         cascade=_cascade(zoo, info),
         decided=read_decided(zoo.decided(info.name, info.version), info.sha256),
-        attacked=_document(zoo.attack(info.name, info.version)),
+        attacked=read_document(zoo.attack(info.name, info.version), info.sha256),
         seeds=read_seeds(zoo.seeds(info.name, info.version), info.sha256),
     )
 

@@ -10,7 +10,6 @@ evaluation, where cards find them.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,21 +28,12 @@ from acert_zoo.complete.verdict import BRANCH_AND_BOUND, NOT_ROBUST, PROOF_METHO
 from acert_zoo.data import datasets
 from acert_zoo.errors import AcertZooError, InvalidInputError
 from acert_zoo.exact_numbers import parse_eps
+from acert_zoo.gallery.evaluations import wilson_interval
 from training.results import autoattack
 from training.results.decided_table import decided_table, read_decided
 from training.results.evaluation import floor_decimal
 from training.results.subject import Subject, zoo_subject
 from training.results.zoo_folder import ZooFolder, document_head, dump_json, write_atomic
-
-Z95 = 1.959963984540054  # two-sided 95 % of the normal distribution
-
-
-def wilson(count: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share of which `count` of `n` were seen, in percent (Wilson 1927)."""
-    share, z2 = count / n, Z95 * Z95
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
 
 
 @dataclass(frozen=True)
@@ -81,7 +71,10 @@ class Decided:
             "attacked_accuracy": self.percent(unbroken),
             "attacks": ["pgd", "autoattack"] if autoattack.tried(self.lines) else ["pgd"],
             "undecided": self.percent(status[UNDECIDED]),
-            "robust_accuracy_95": [round(wilson(status[ROBUST], n)[0], 2), round(wilson(unbroken, n)[1], 2)],
+            "robust_accuracy_95": [
+                round(wilson_interval(status[ROBUST], n)[0], 2),
+                round(wilson_interval(unbroken, n)[1], 2),
+            ],
             "seconds": round(seconds, 1),
             "seconds_per_image": round(seconds / n, 2),
         }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from training.results.zoo_folder import read_document
 
 SHARES = (
     "certified by IBP, % | without splits, % | certified, % | under attack, % | undecided, % | budget; time an image, s"
@@ -14,11 +15,8 @@ SHARES = (
 
 def read_decided(path: Path, weights_sha256: str | None) -> list[dict[str, Any]]:
     """The entries of a model's file; none where there is no file, or it is of other weights."""
-    if not path.is_file():
-        return []
-    document = json.loads(path.read_text(encoding="utf-8"))
-    entries: list[dict[str, Any]] = document["decided"]
-    return entries if document["weights_sha256"] == weights_sha256 else []
+    document = read_document(path, weights_sha256)
+    return [] if document is None else list(document["decided"])
 
 
 def _shares(e: Mapping[str, Any]) -> str:

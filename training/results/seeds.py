@@ -8,7 +8,6 @@ not the weights.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,16 @@ from acert_zoo.errors import InvalidInputError
 from acert_zoo.zoo import registry
 from training.recipes.recipe import Recipe
 from training.results.evaluation import Evaluation
-from training.results.zoo_folder import ZooFolder, document_head, dump_json, write_atomic
+from training.results.zoo_folder import ZooFolder, document_head, dump_json, read_document, write_atomic
 
-FREE = (
-    "seed",
-    "validate_every",
-    "validation_images",
-    "precision",
-    "compile",
-    "cuda_graph",
-)  # may differ: not what is learned
+# What may differ: the seed, and what does not change what is learned.
+FREE = ("seed", "validate_every", "validation_images", "precision", "compile", "cuda_graph")
 
 
 def read_seeds(path: Path, weights_sha256: str | None) -> list[dict[str, Any]]:
     """Figures of other seeds, smallest seed first; none where there is no file, or it is beside other weights."""
-    if not path.is_file():
-        return []
-    document = json.loads(path.read_text(encoding="utf-8"))
-    others: list[dict[str, Any]] = document["seeds"]
-    return others if document["weights_sha256"] == weights_sha256 else []
+    document = read_document(path, weights_sha256)
+    return [] if document is None else list(document["seeds"])
 
 
 def store_seed(zoo: ZooFolder, name: str, recipe: dict[str, Any], evaluation: Evaluation) -> None:
@@ -50,7 +40,7 @@ def store_seed(zoo: ZooFolder, name: str, recipe: dict[str, Any], evaluation: Ev
     if info is None:
         raise InvalidInputError(f"the zoo has no model {name!r}")
     own = Recipe.from_dict(dict(info.recipe)).to_dict()  # with what recipes have been given since, at its default
-    changed = sorted(k for k in {*recipe, *own} - {*FREE} if recipe.get(k) != own.get(k))
+    changed = sorted(k for k in (recipe.keys() | own.keys()) - {*FREE} if recipe.get(k) != own.get(k))
     if changed:
         raise InvalidInputError(f"the run's recipe differs from that of {info.versioned_name} in {', '.join(changed)}")
     if recipe["seed"] == own["seed"]:

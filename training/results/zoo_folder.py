@@ -92,5 +92,13 @@ def document_head(
     }
 
 
+def read_document(path: Path, weights_sha256: str | None) -> dict[str, Any] | None:
+    """A document of results; None where there is none, or it speaks of other weights."""
+    if not path.is_file():
+        return None
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document if document["weights_sha256"] == weights_sha256 else None
+
+
 def dump_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

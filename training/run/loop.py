@@ -186,7 +186,7 @@ class Trainer:
             raise RunError(f"the run has {len(scales)} training images, the data set here {len(self.scales)}")
         self.scales = scales.to(self.device)
         self.step, self.seconds = state["step"], state["seconds"]
-        self.processor_seconds = state["processor_seconds"]
+        self.processor_seconds = state.get("processor_seconds", 0.0)  # runs begun before it was kept
         sums = [state["sums"][key] for key in METRICS]
         self._sums = torch.tensor(sums, dtype=torch.float64, device=self.device)
 

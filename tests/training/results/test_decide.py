@@ -14,7 +14,7 @@ from acert_zoo.certificates.verdict_file import VerdictLine
 from acert_zoo.data import datasets
 from acert_zoo.errors import InvalidInputError
 from tests.support.models import SHAPE, small_model
-from training.results.decide import Decided, decide_shard, gather, store, wilson
+from training.results.decide import Decided, decide_shard, gather, store
 from training.results.decided_table import decided_table, read_decided
 from training.results.subject import Subject
 from training.results.zoo_folder import ZooFolder
@@ -57,12 +57,6 @@ def test_counts_by_hand() -> None:
     assert entry["attacks"] == ["pgd"]
     assert entry["seconds_per_image"] == 2
     assert "| 2/255 | 8 | 25.0 | 37.5 | 50.0 | 62.5 (PGD) | 12.5 |" in decided_table([entry])
-
-
-def test_interval_by_hand() -> None:
-    """10 of 100: Wilson's interval is 5.52 to 17.44 %; none of 100: up to z^2 / (n + z^2)."""
-    assert wilson(10, 100) == pytest.approx((5.52, 17.44), abs=0.01)
-    assert wilson(0, 100) == pytest.approx((0, 100 * 3.8415 / 103.8415), abs=1e-3)
 
 
 def test_shards_join_to_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
